@@ -1,0 +1,1 @@
+"""The API that users see, as pydantic models: pure values, no effects."""

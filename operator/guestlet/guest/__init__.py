@@ -1,0 +1,1 @@
+"""One guest's life: what is wanted, what is so, what to do next."""

@@ -1,0 +1,1 @@
+"""The only effects on the node: processes, sockets, images, networks. Knows devices, not intentions."""

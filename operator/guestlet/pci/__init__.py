@@ -1,0 +1,1 @@
+"""PCI addresses as recorded facts: placed once, kept for ever. Pure."""

@@ -1,0 +1,1 @@
+"""The controller's decisions: which node runs a guest, and which node is lost."""

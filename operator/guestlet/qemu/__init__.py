@@ -1,0 +1,1 @@
+"""QEMU's languages: command line, QMP commands and replies, capabilities. Pure."""

@@ -1,0 +1,1 @@
+"""The command line of QEMU, one device family per file. Pure."""

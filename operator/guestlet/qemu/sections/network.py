@@ -1,0 +1,89 @@
+"""Network interfaces: one ``-netdev`` and one ``-device`` each.
+
+A link that is to be down is set by ``set_link`` before ``cont``: no device has a property for it.
+"""
+
+from guestlet.api.reasons import Reason
+from guestlet.errors import Broken
+from guestlet.qemu.machine import (
+    BridgeNet,
+    HostForward,
+    HostPaths,
+    IsolatedNet,
+    Machine,
+    Nic,
+    NicModel,
+    Protocol,
+    TapNet,
+    UserNet,
+)
+from guestlet.qemu.names import net_backend, nic_device
+from guestlet.qemu.options import OptionValue, json_option
+from guestlet.qemu.sections.buses import placement
+
+Option = dict[str, OptionValue]
+
+_MODEL = {NicModel.VIRTIO: "virtio-net-pci", NicModel.E1000: "e1000"}
+_PROTOCOL = {Protocol.TCP: "tcp", Protocol.UDP: "udp"}
+
+
+def network_args(machine: Machine, paths: HostPaths) -> list[str]:
+    """Backends before the devices that name them, in the order of the machine."""
+    args = []
+    for index, nic in enumerate(machine.networks):
+        args += ["-netdev", json_option(backend_option(nic, paths, hub=index + 1))]
+        args += ["-device", json_option(nic_option(machine, nic))]
+    return args
+
+
+def backend_option(nic: Nic, paths: HostPaths, *, hub: int) -> Option:
+    """The interface's ``-netdev``; ``netdev_add`` takes the same. ``hub`` numbers the hub of an isolated one.
+
+    Raises:
+        Broken: ``HostFailure`` when a tap's descriptors are not as many as its queues.
+    """
+    backend = net_backend(nic.name)
+    match nic.backend:
+        case UserNet(host_forwards=forwards):
+            option: Option = {"type": "user", "id": backend}
+            if forwards:
+                option["hostfwd"] = tuple({"str": _forward(each)} for each in forwards)
+            return option
+        case BridgeNet() | TapNet():
+            return {"type": "tap", "id": backend, **_descriptors(nic, paths), "vhost": False}
+        case IsolatedNet():
+            return {"type": "hubport", "id": backend, "hubid": hub}
+
+
+def nic_option(machine: Machine, nic: Nic) -> Option:
+    """The interface's ``-device``; ``device_add`` takes the same."""
+    device = nic_device(nic.name)
+    option: Option = {
+        "driver": _MODEL[nic.model],
+        "id": device,
+        "netdev": net_backend(nic.name),
+        "mac": nic.mac,
+        **placement(machine.pci, device),
+    }
+    if nic.queues > 1:
+        # One vector a queue and direction, one for control, one for configuration (QEMU hw/net/virtio-net).
+        option |= {"mq": True, "vectors": 2 * nic.queues + 2}
+    if nic.boot_order is None:
+        option["romfile"] = ""  # no network boot was asked for: the firmware need not even look
+    else:
+        option["bootindex"] = nic.boot_order
+    return option
+
+
+def _descriptors(nic: Nic, paths: HostPaths) -> Option:
+    fds = paths.tap_fds.get(nic.name, ())
+    if len(fds) != nic.queues:
+        raise Broken(Reason.HOST_FAILURE, f"network {nic.name}: {len(fds)} tap descriptors for {nic.queues} queues")
+    if len(fds) == 1:
+        return {"fd": str(fds[0])}
+    return {"fds": ":".join(str(each) for each in fds)}
+
+
+def _forward(forward: HostForward) -> str:
+    host = f"{_PROTOCOL[forward.protocol]}:{forward.host_address}:{forward.host_port}"
+    return f"{host}-:{forward.guest_port}"

@@ -1,0 +1,1 @@
+"""Queues, workers and the loop that turns a key into observe, plan, act, publish."""
