@@ -4,22 +4,20 @@ Start with `-S`, greeting, `cont`, `running`: what guestlet does too. It must ne
 """
 
 import contextlib
-import json
 import os
-import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TextIO, cast
+
+from monitor import Monitor
 
 from sandbox.qemu import QemuBuild
 
 MEMORY_MIB = 64
 ROOT_PORTS = 10
-_TIMEOUT_S = 60
 
 
 def floor_one(qemu: QemuBuild) -> float:
@@ -77,36 +75,7 @@ def _argv(qemu: QemuBuild, folder: Path, index: int) -> list[str]:
 
 
 def _resume(path: Path) -> None:
-    with _connected(path) as monitor, monitor.makefile("rw") as stream:
-        stream.readline()
-        for command in ("qmp_capabilities", "cont"):
-            _ask(stream, command)
-        while not _ask(stream, "query-status")["running"]:
+    with Monitor(path) as monitor:
+        monitor.ask("cont")
+        while not monitor.ask("query-status")["running"]:
             time.sleep(0.001)
-
-
-def _ask(stream: TextIO, command: str) -> Mapping[str, object]:
-    stream.write(json.dumps({"execute": command}) + "\n")
-    stream.flush()
-    while True:
-        answer = json.loads(stream.readline())
-        if "return" in answer:
-            return cast("Mapping[str, object]", answer["return"])
-        if "error" in answer:
-            raise RuntimeError(f"{command}: {answer['error']}")
-
-
-def _connected(path: Path) -> socket.socket:
-    deadline = time.monotonic() + _TIMEOUT_S
-    while True:
-        connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(_TIMEOUT_S)
-        try:
-            connection.connect(str(path))
-        except (FileNotFoundError, ConnectionRefusedError):
-            connection.close()
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.001)
-        else:
-            return connection

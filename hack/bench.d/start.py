@@ -3,35 +3,23 @@
 It must never compare with a floor of another run or machine, nor leave out a target that was missed.
 """
 
-import json
-import os
-import platform
-import signal
 import statistics
-import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
-import click
+from figures import Figure, machine_named, percentile, publish
 from fleet import Fleet
 from floor import MEMORY_MIB, floor_one, floor_parallel
 from process_cost import cpu_seconds, resident_mib
-from rich import box
-from rich.table import Table
+from stand import NODE, bench, one_node
 
 from sandbox.audit import read_audit_log, service_account_user
 from sandbox.cluster import AGENT_ACCOUNT, CONTROLLER_ACCOUNT, SYSTEM_NAMESPACE, Sandbox
-from sandbox.components import Options
 from sandbox.errors import SandboxError
-from sandbox.qemu import QemuBuild, ensure_qemu, ensure_system_qemu, read_version
+from sandbox.qemu import QemuBuild
 from sandbox.steps import Steps
-
-NODE = "node-a"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,59 +36,18 @@ FULL = Size(singles=20, together=40, many=100, rest_s=60)
 QUICK = Size(singles=5, together=10, many=20, rest_s=15)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """One line of the table; ``floor`` and ``target`` are ``None`` where there is none."""
-
-    name: str
-    value: float
-    unit: str
-    floor: float | None = None
-    target: float | None = None
-
-    @property
-    def missed(self) -> bool:
-        """Whether the target was missed."""
-        return self.target is not None and self.value > self.target
-
-
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there.")
-@click.option("--quick", is_flag=True, help="Small counts: for trying the bench itself.")
-@click.option("--qemu", "qemu_major", type=int, help="A QEMU of this major version instead of the system's.")
-def main(json_file: Path | None, quick: bool, qemu_major: int | None) -> None:
-    """Measures guestlet beside the floor of this machine, in one run."""
-    # A bench that is ended still ends what it started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    steps = Steps()
+def main(folder: Path, qemu: QemuBuild, steps: Steps, quick: bool, json_file: Path | None) -> None:
+    """Measures how fast guests start beside the floor of this machine, in one run."""
     size = QUICK if quick else FULL
-    try:
-        qemu = ensure_system_qemu(steps.say) if qemu_major is None else ensure_qemu(qemu_major, steps.say)
-        with tempfile.TemporaryDirectory(prefix="gb-") as name:
-            folder = Path(name)
-            folder.chmod(0o711)
-            figures = measure(folder, qemu, size, steps)
-    except SandboxError as error:
-        sys.exit(f"error: {error}")
-    machine = machine_named(qemu)
-    steps.console.print(table(figures, machine))
-    if json_file is not None:
-        report = {"machine": machine, "size": asdict(size), "figures": [asdict(figure) for figure in figures]}
-        json_file.write_text(json.dumps(report, indent=2) + "\n")
+    figures = measure(folder, qemu, size, steps)
+    guest = f"q35, {MEMORY_MIB} MiB, TCG, one qcow2 disk"
+    publish(figures, machine_named(qemu, guest), asdict(size), steps, json_file)
 
 
 def measure(folder: Path, qemu: QemuBuild, size: Size, steps: Steps) -> list[Figure]:
     """All figures, on a sandbox of its own with one node."""
     audit_log = folder / "audit.log"
-    sandbox = Sandbox(folder / "s", options=Options(audit_log=audit_log), say=steps.say)
-    try:
-        with steps.step("sandbox"):
-            sandbox.start_cluster()
-            sandbox.install()
-            sandbox.register(NODE)
-            sandbox.prepare_node(NODE, qemu).agent.start()
-            sandbox.start_controller()
-            sandbox.wait_for_nodes(NODE)
+    with one_node(folder, qemu, steps, audit_log=audit_log) as sandbox:
         fleet = Fleet(sandbox, NODE, qemu)
         figures = memory(sandbox, 0)
         with steps.step(f"{size.singles} guests one by one, floor and guestlet in turn"):
@@ -118,10 +65,6 @@ def measure(folder: Path, qemu: QemuBuild, size: Size, steps: Steps) -> list[Fig
         with steps.step("kill -9 of the agent, and its return"):
             figures.append(adoption(sandbox, fleet, size.many))
         return figures
-    finally:
-        with steps.step("down"):
-            sandbox.down()
-            sandbox.root.purge()
 
 
 def one_by_one(fleet: Fleet, qemu: QemuBuild, runs: int) -> list[Figure]:
@@ -233,48 +176,5 @@ def adoption(sandbox: Sandbox, fleet: Fleet, guests: int) -> Figure:
     return Figure(name=f"new agent until {guests} guests re-adopted", value=taken, unit="s", target=2.0)
 
 
-def percentile(values: Sequence[float], part: float) -> float:
-    """The smallest value that at least this part of them does not exceed."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, round(part * len(ordered)))]
-
-
-def machine_named(qemu: QemuBuild) -> Mapping[str, str]:
-    """What the figures are worth nothing without."""
-    processor = "unknown"
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            processor = line.partition(":")[2].strip()
-            break
-    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "processor": f"{len(os.sched_getaffinity(0))} x {processor}",
-        "memory": f"{memory_gib:.0f} GiB",
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "qemu": ".".join(map(str, read_version(qemu))),
-        "guest": f"q35, {MEMORY_MIB} MiB, TCG, one qcow2 disk",
-    }
-
-
-def table(figures: Sequence[Figure], machine: Mapping[str, str]) -> Table:
-    """The figures for people."""
-    shown = Table(title=", ".join(machine.values()), box=box.SIMPLE, title_justify="left", pad_edge=False)
-    shown.add_column("")
-    for column in ("value", "unit", "x floor", "target", ""):
-        shown.add_column(column, justify="left" if column in ("unit", "") else "right", no_wrap=True)
-    for figure in figures:
-        shown.add_row(
-            figure.name,
-            f"{figure.value:.2f}",
-            figure.unit,
-            f"{figure.value / figure.floor:.2f}" if figure.floor else "",
-            f"{figure.target:.2f}" if figure.target is not None else "",
-            "" if figure.target is None else "MISSED" if figure.missed else "met",
-        )
-    return shown
-
-
 if __name__ == "__main__":
-    main()
+    bench(main)()

@@ -48,6 +48,7 @@ _MODULES = (
     "sr_mod",
     "virtio_balloon",
     "virtio_blk",
+    "virtio_mem",
     "virtio_net",
     "virtio_pci",
     "virtio_rng",

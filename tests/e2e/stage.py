@@ -144,7 +144,10 @@ class Guest:
         outcome = self.kubectl.attempt(*arguments, timeout_s=timeout_s + 10)
         if outcome.code != 0 and "(NotFound)" not in outcome.errors:
             status = json.dumps(self.status(), indent=1)
-            raise AssertionError(f"{what} of {self.name}: {outcome.errors.strip()}\n{status}")
+            console = self.console()[-1500:] or "nothing"
+            raise AssertionError(
+                f"{what} of {self.name}: {outcome.errors.strip()}\nits console: {console}\nits status: {status}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,8 @@ from guestlet.errors import GuestletError, NotNow
 from guestlet.guest.record import RECORD_FILE, Record, parse_record
 from guestlet.host.facts import ImageFacts, ProcessIdentity
 from guestlet.kube.client import Request
+from guestlet.qemu.capabilities import Capabilities
+from guestlet.qemu.commands import Command
 from guestlet.qemu.machine import FileSource, ImageFormat
 from guestlet.qemu.replies import RunState
 from guestlet.reconcile.loop import GuestLoop
@@ -62,6 +64,16 @@ class CountingHost(FakeHost):
         super().__init__(facts=NODE, capabilities=CAPABILITIES, probe=TCG, clock=clock)
         self.started: Counter[str] = Counter()
         self.created: Counter[str] = Counter()
+        self.refused: dict[str, GuestletError] = {}
+
+    def set_capabilities(self, capabilities: Capabilities) -> None:
+        """The node has another QEMU."""
+        self._capabilities = capabilities
+
+    async def execute(self, guest: str, command: Command) -> object:
+        if command.name in self.refused:
+            raise self.refused[command.name]
+        return await super().execute(guest, command)
 
     async def launch(self, guest: str, argv: tuple[str, ...], *, timeout_s: float) -> ProcessIdentity:
         before = self.qemus.get(guest)
@@ -140,6 +152,19 @@ class Stage:
 
     async def qemu_ends(self, *, code: int | None = None, signal: int | None = None, name: str = "demo") -> None:
         self.host.end_qemu(self.uuid(name), code=code, signal=signal)
+        await self.passes(0)
+
+    def refuse_command(self, name: str, error: GuestletError) -> None:
+        """From now on QEMU answers this command so."""
+        self.host.refused[name] = error
+
+    def accept_command(self, name: str) -> None:
+        self.host.refused.pop(name, None)
+
+    async def guest_reboots(self, name: str = "demo") -> None:
+        """The guest resets its machine by itself."""
+        self.qemu(name).guest_resets()
+        self.wake(name)
         await self.passes(0)
 
     async def guest_powers_off(self, name: str = "demo") -> None:

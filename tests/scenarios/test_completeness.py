@@ -36,6 +36,11 @@ async def test_every_action_is_performed_in_one_eventful_life(stage: Stage) -> N
     await stage.edit(paused=False, restart={"token": "one", "mode": "Reset"})
     bigger = [{**both[0], "size": "2Gi"}, both[1]]
     await stage.edit(disks=bigger, restart={"token": "two"})
+    shaped = {"name": "wan", "bridge": {"name": "br0"}, "bandwidth": {"inbound": "1Mi"}}
+    await stage.edit(networks=[tap, shaped], disks=[*bigger, disk("data", throttle={"iops": 9})])
+    await stage.edit(networks=[tap, {**shaped, "bridge": {"name": "br1"}}])
+    await stage.edit(networks=[tap], disks=bigger)
+    await stage.passes(5)
     stage.host.images["default", "child.qcow2"] = replace(
         stage.host.images["default", "root.qcow2"], image="child.qcow2", backing_image="base.qcow2"
     )

@@ -11,7 +11,7 @@ WAITING: dict[str, Any] = {
     "console": {"serialLog": False},
     "devices": {"rng": False},
     "pci": {"hotplugPorts": 6},
-    "networks": [{"name": "lan", "isolated": {}}],
+    "disks": [disk(cache="Writethrough")],
 }
 
 
@@ -24,8 +24,9 @@ async def test_what_cannot_change_while_the_guest_runs_waits_by_name(stage: Stag
     assert stage.qemu().argv == before
     assert stage.says("RestartRequired") == ("True", "FieldsWaiting")
     message = stage.condition("RestartRequired").message
-    for field in ("cpu.count", "memory.size", "console.serialLog", "devices.rng", "pci.hotplugPorts", "networks[lan]"):
+    for field in ("cpu.count", "memory.size", "console.serialLog", "devices.rng", "pci.hotplugPorts"):
         assert field in message
+    assert "disks[root].cache" in message
     assert "change spec.restart.token to restart" in message
     assert "RestartRequired" in stage.reasons
     assert stage.status().observed_generation == stage.guest().metadata.generation
@@ -41,7 +42,7 @@ async def test_it_takes_effect_at_the_next_start_and_is_not_named_any_more(stage
     assert stage.ready()
     assert stage.says("RestartRequired") == ("False", "UpToDate")
     assert stage.memory_at_boot == "1Gi"
-    assert [each.name for each in stage.status().networks] == ["lan"]
+    assert [each.cache for each in stage.status().disks] == ["Writethrough"]
 
 
 async def test_an_edit_taken_back_waits_no_more(stage: Stage) -> None:

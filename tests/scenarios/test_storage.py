@@ -32,7 +32,7 @@ async def test_an_image_that_was_made_and_is_gone_is_never_made_again(stage: Sta
 
     assert stage.says("Stalled") == ("True", "ImageMissing")
     assert "never made again blank" in stage.condition("Stalled").message
-    assert "spec.disks[0].source.file.image" in stage.condition("Stalled").message
+    assert "spec.disks[root].source.file.image" in stage.condition("Stalled").message
     before = stage.writes
     await stage.passes(300)
     assert stage.writes == before
@@ -59,7 +59,7 @@ async def test_it_is_not_made_again_even_when_the_nodes_record_is_lost(stage: St
 async def test_an_image_without_size_must_be_there(stage: Stage) -> None:
     await stage.create(disks=[disk(size=None)])
     assert stage.says("Stalled") == ("True", "ImageMissing")
-    assert "or give spec.disks[0].size" in stage.condition("Stalled").message
+    assert "or give spec.disks[root].size" in stage.condition("Stalled").message
 
     stage.add_image("root.qcow2")
     await stage.passes(31)
@@ -90,10 +90,11 @@ async def test_a_pool_that_goes_while_the_guest_runs_disturbs_nothing(stage: Sta
 
 
 async def test_an_image_grows_before_the_next_start_and_never_shrinks(stage: Stage) -> None:
-    await stage.create(disks=[disk(size="1Gi")])
-    await stage.edit(disks=[disk(size="2Gi")])
+    await stage.create(disks=[disk(size="1Gi", bus="NVMe")])
+    await stage.edit(disks=[disk(size="2Gi", bus="NVMe")])
     assert stage.says("RestartRequired") == ("True", "FieldsWaiting")
     assert "disks[root].size" in stage.condition("RestartRequired").message
+    assert "NVMe" in stage.condition("RestartRequired").message
 
     await stage.edit(restart={"token": "one"})
     await stage.passes(1)
@@ -101,9 +102,9 @@ async def test_an_image_grows_before_the_next_start_and_never_shrinks(stage: Sta
     assert stage.status().disks[0].size == "2Gi"
     assert stage.says("RestartRequired") == ("False", "UpToDate")
 
-    await stage.edit(disks=[disk(size="1Gi")])
-    assert "the next start would be refused" in stage.condition("RestartRequired").message
-    assert "images are never shrunk" in stage.condition("RestartRequired").message
+    await stage.edit(disks=[disk(size="1Gi", bus="NVMe")])
+    assert stage.says("Stalled") == ("True", "ImageSizeMismatch")
+    assert "never shrunk" in stage.condition("Stalled").message
 
 
 @pytest.mark.parametrize(
@@ -216,7 +217,8 @@ async def test_a_guest_may_write_another_formats_header_into_its_raw_disk(stage:
     await stage.passes(1)
 
     assert stage.ready()
-    source = stage.status().disks[0].source.file
+    source = stage.status().disks[0].source
     assert source is not None
-    assert source.format is ImageFormat.RAW
+    assert source.file is not None
+    assert source.file.format is ImageFormat.RAW
     assert stage.status().disks[0].size == "1Gi"

@@ -14,6 +14,7 @@ from guestlet.api.quantity import Bounds, Quantity
 from guestlet.api.text import DeviceName, ImageName, PciText, PoolName, SerialText
 from guestlet.qemu.machine import AioMode, CacheMode, DiscardMode, DiskBus, ImageFormat
 
+RATE = Bounds(what="a rate in bytes a second", low="1Ki", high="1Ti")
 DISK_SIZE = Bounds(what="the size of a disk", low="1Mi", high="64Ti", step_bytes=512)
 
 
@@ -65,6 +66,53 @@ class SourceSpec(ApiModel):
     )
 
 
+class ThrottleSpec(ApiModel):
+    """Limits of a disk's I/O; changed while the guest runs."""
+
+    iops: int | None = Field(default=None, description="Requests a second, reads and writes.", ge=1, le=100_000_000)
+    iops_burst: int | None = Field(
+        default=None, description="Requests a second for a moment; at least iops.", ge=1, le=100_000_000
+    )
+    bandwidth: Annotated[Quantity, AfterValidator(RATE.check)] | None = Field(
+        default=None, description="Bytes a second, reads and writes.", json_schema_extra=RATE.schema
+    )
+    bandwidth_burst: Annotated[Quantity, AfterValidator(RATE.check)] | None = Field(
+        default=None, description="Bytes a second for a moment; at least bandwidth.", json_schema_extra=RATE.schema
+    )
+
+    cel_rules: ClassVar = (
+        CelRule(
+            rule="has(self.iops) || has(self.bandwidth)",
+            message="throttle without iops and bandwidth limits nothing: set one, or remove throttle",
+        ),
+        CelRule(
+            rule="!has(self.iopsBurst) || has(self.iops)",
+            message="iopsBurst says how far beyond iops the disk may go: set iops too, or remove iopsBurst",
+            field_path=".iopsBurst",
+        ),
+        CelRule(
+            rule="!has(self.iopsBurst) || !has(self.iops) || self.iopsBurst >= self.iops",
+            message="iopsBurst must be at least iops: raise it, or remove it",
+            field_path=".iopsBurst",
+        ),
+        CelRule(
+            rule="!has(self.bandwidthBurst) || has(self.bandwidth)",
+            message="bandwidthBurst says how far beyond bandwidth the disk may go: set bandwidth too, or remove "
+            "bandwidthBurst",
+            field_path=".bandwidthBurst",
+        ),
+        CelRule(
+            rule="!has(self.bandwidthBurst) || !has(self.bandwidth) || !isQuantity(self.bandwidthBurst)"
+            " || !isQuantity(self.bandwidth)"
+            " || quantity(self.bandwidthBurst).compareTo(quantity(self.bandwidth)) >= 0",
+            message="bandwidthBurst must be at least bandwidth: raise it, or remove it",
+            expression="'bandwidthBurst ' + self.bandwidthBurst + ' is less than bandwidth ' + self.bandwidth "
+            "+ ': raise it, or remove it'",
+            field_path=".bandwidthBurst",
+        ),
+    )
+
+
 class DiskSpec(ApiModel):
     """One disk or cdrom drive."""
 
@@ -73,11 +121,15 @@ class DiskSpec(ApiModel):
         default=DiskBus.VIRTIO,
         description="How the guest sees it: Virtio (a PCI function of its own), SCSI (virtio-scsi), SATA or NVMe.",
     )
-    source: SourceSpec = Field(description="Where the bytes of the disk are: exactly one member is set.")
+    source: SourceSpec | None = Field(
+        default=None,
+        description="Where the bytes of the disk are: exactly one member is set. Absent only for a cdrom: the drive "
+        "is empty. Of a cdrom it may change while the guest runs.",
+    )
     size: Annotated[Quantity, AfterValidator(DISK_SIZE.check)] | None = Field(
         default=None,
         description="Virtual size. With it, an image that never existed is created, once; an existing smaller one is "
-        "grown before the next start; none is ever shrunk. Without it the image must exist, or has the size of its "
+        "grown, while the guest runs too; none is ever shrunk. Without it the image must exist, or has the size of its "
         "backingImage.",
         json_schema_extra=DISK_SIZE.schema,
     )
@@ -104,6 +156,9 @@ class DiskSpec(ApiModel):
     io_thread: bool = Field(
         default=False, description="The disk's I/O runs in a thread of its own (SCSI disks: of their controller)."
     )
+    throttle: ThrottleSpec | None = Field(
+        default=None, description="Limits of the disk's I/O, changed while the guest runs; absent: none."
+    )
     boot_order: int | None = Field(
         default=None,
         description="Place in the firmware's boot order, lowest first, unique over disks and networks.",
@@ -122,6 +177,13 @@ class DiskSpec(ApiModel):
     )
 
     cel_rules: ClassVar = (
+        CelRule(
+            rule="has(self.source) || self.cdrom",
+            message="only a cdrom drive may be empty: set source, or make it a cdrom",
+            expression="'disk ' + self.name + ' has no source, and only a cdrom drive may be empty: set source, or "
+            "make it a cdrom'",
+            field_path=".source",
+        ),
         CelRule(
             rule="!self.cdrom || self.bus in ['SATA', 'SCSI']",
             message="a cdrom must be on bus SATA or SCSI",
@@ -149,7 +211,7 @@ class DiskSpec(ApiModel):
             field_path=".onDelete",
         ),
         CelRule(
-            rule="self.onDelete == 'Keep' || has(self.size) || (has(self.source.file) && "
+            rule="self.onDelete == 'Keep' || has(self.size) || (has(self.source) && has(self.source.file) && "
             "has(self.source.file.backingImage))",
             message="onDelete Delete removes only images that guestlet creates, and it creates one only with size or "
             "backingImage: set size, or set onDelete to Keep",

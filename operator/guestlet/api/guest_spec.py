@@ -20,7 +20,7 @@ from guestlet.api.network_spec import (
     UserSpec,
 )
 from guestlet.api.quantity import Bounds, Quantity
-from guestlet.api.spec_rules import CPU_RULES, SPEC_RULES
+from guestlet.api.spec_rules import CPU_RULES, MEMORY_RULES, SPEC_RULES
 from guestlet.api.text import CpuModelName, ImageName, KernelCommandLine, NodeName, PoolName, RestartToken
 from guestlet.pci.layout import DeviceBus
 from guestlet.qemu.machine import FirmwareType, MachineType, WatchdogAction
@@ -131,11 +131,22 @@ class BootSpec(ApiModel):
 class CpuSpec(ApiModel):
     """Virtual CPUs and how the guest sees them arranged."""
 
-    count: int = Field(default=1, description="Number of virtual CPUs.", ge=1, le=255)
+    count: int = Field(
+        default=1,
+        description="Number of virtual CPUs; may change while the guest runs, up to maxCount.",
+        ge=1,
+        le=255,
+    )
+    max_count: int | None = Field(
+        default=None,
+        description="Most virtual CPUs without a restart; absent: count, so that none can be plugged.",
+        ge=1,
+        le=255,
+    )
     sockets: int | None = Field(
         default=None,
         description="Sockets the guest sees. Of sockets, cores and threads the absent ones are completed so that "
-        "their product is count: sockets takes the rest, else cores, else threads.",
+        "their product is maxCount: sockets takes the rest, else cores, else threads.",
         ge=1,
         le=255,
     )
@@ -155,9 +166,17 @@ class MemorySpec(ApiModel):
 
     size: Annotated[Quantity, AfterValidator(MEMORY.check)] = Field(
         default="512Mi",
-        description="Memory the guest sees, such as 2Gi.",
+        description="Memory the guest sees, such as 2Gi; may grow while the guest runs, up to maxSize.",
         json_schema_extra=MEMORY.schema,
     )
+    max_size: Annotated[Quantity, AfterValidator(MEMORY.check)] | None = Field(
+        default=None,
+        description="Most memory without a restart; absent: size, so that none can be plugged. Where it is more than "
+        "size, both must be multiples of 2Mi, the blocks that memory is plugged in.",
+        json_schema_extra=MEMORY.schema,
+    )
+
+    cel_rules: ClassVar = MEMORY_RULES
 
 
 class ConsoleSpec(ApiModel):
@@ -190,7 +209,8 @@ class PciSpec(ApiModel):
 
     hotplug_ports: int = Field(
         default=4,
-        description="Spare root ports kept for devices plugged in later; q35 with deviceBus RootPort.",
+        description="Spare places kept for devices plugged in later: on q35 with deviceBus RootPort root ports, else "
+        "slots of the conventional buses.",
         ge=0,
         le=32,
     )
@@ -234,13 +254,15 @@ class VirtualGuestSpec(ApiModel):
     memory: MemorySpec = Field(default=MemorySpec(), description="The guest's memory.")
     disks: tuple[DiskSpec, ...] = Field(
         default=(),
-        description="Disks and cdrom drives, in the order their addresses are placed.",
+        description="Disks and cdrom drives, in the order their addresses are placed; they may come, go, grow and be "
+        "throttled while the guest runs.",
         max_length=30,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
     networks: tuple[NetworkSpec, ...] = Field(
         default=(),
-        description="Network interfaces, in the order their addresses are placed.",
+        description="Network interfaces, in the order their addresses are placed; they may come and go while the guest "
+        "runs.",
         max_length=8,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from guestlet.api.base import ApiModel, Condition
 from guestlet.api.network_spec import BridgeSpec, IsolatedSpec, TapSpec, UserSpec
-from guestlet.pci.controllers import ControllerKind
+from guestlet.pci.controllers import ControllerKind, Family
 from guestlet.pci.layout import DeviceBus, DeviceKind
 from guestlet.qemu.machine import (
     Accelerator,
@@ -90,19 +90,37 @@ class QemuStatus(ApiModel):
 class CpuStatus(ApiModel):
     """The virtual CPUs that were given to QEMU."""
 
-    count: int = Field(description="Number of virtual CPUs.", ge=1, le=255)
+    count: int = Field(description="Number of virtual CPUs now.", ge=1, le=255)
+    max_count: int | None = Field(default=None, description="Most virtual CPUs without a restart.", ge=1, le=255)
     sockets: int = Field(description="Sockets the guest sees.", ge=1, le=255)
     cores: int = Field(description="Cores in each socket.", ge=1, le=255)
     threads: int = Field(description="Threads in each core.", ge=1, le=255)
     model: str = Field(description="The versioned CPU model.", max_length=64)
 
 
+class DimmStatus(ApiModel):
+    """A memory module plugged into the running guest."""
+
+    slot: int = Field(description="Its slot.", ge=0, le=255)
+    size: str = Field(description="Its size.", max_length=32)
+
+
+class VirtioMemStatus(ApiModel):
+    """The virtio-mem device by which memory grows."""
+
+    max: str = Field(description="Most that it can give.", max_length=32)
+    block_size: str = Field(description="Size of the blocks it gives.", max_length=32)
+    requested: str = Field(description="What the guest is asked to take.", max_length=32)
+
+
 class MemoryStatus(ApiModel):
-    """The memory that was given to QEMU, as quantities of bytes."""
+    """The memory of the running machine, as quantities of bytes; ``current`` is QEMU's own word."""
 
     at_boot: str = Field(description="Memory at start.", max_length=32)
-    current: str = Field(description="Memory now.", max_length=32)
+    current: str = Field(description="Memory now: what the guest has taken.", max_length=32)
     max: str = Field(description="Most memory without a restart.", max_length=32)
+    virtio_mem: VirtioMemStatus | None = Field(default=None, description="How memory grows; absent: it cannot.")
+    dimms: tuple[DimmStatus, ...] = Field(default=(), description="Memory modules plugged since.", max_length=32)
 
 
 class WatchdogStatus(ApiModel):
@@ -131,9 +149,12 @@ class ControllerStatus(ApiModel):
 
     id: str = Field(description="Its id in QEMU, which names the bus it makes.", max_length=64)
     kind: ControllerKind = Field(description="QEMU's name of the device.")
-    bus: str = Field(description="Id of the bus it is plugged into.", max_length=32)
+    bus: str = Field(description="Id of the bus it is plugged into.", max_length=64)
     address: str = Field(description="Its slot.function on that bus.", max_length=8)
     index: int = Field(description="Its chassis number.", ge=0, le=255)
+    memory_reserve: str | None = Field(
+        default=None, description="Memory that the firmware keeps behind it for devices plugged later.", max_length=32
+    )
 
 
 class PciDeviceStatus(ApiModel):
@@ -141,8 +162,10 @@ class PciDeviceStatus(ApiModel):
 
     name: str = Field(description="The user's name of it.", max_length=64)
     kind: DeviceKind = Field(description="What it is to the guest's owner.")
-    id: str = Field(description="Its id in QEMU.", max_length=64)
-    bus: str = Field(description="Id of the bus it is plugged into.", max_length=32)
+    id: str = Field(
+        description="Its id in QEMU; of a QEMU that somebody else started the path where it has none.", max_length=128
+    )
+    bus: str = Field(description="Id of the bus it is plugged into.", max_length=64)
     address: str = Field(description="Its slot.function on that bus: the recorded fact.", max_length=8)
     guest_address: str | None = Field(
         default=None,
@@ -156,10 +179,12 @@ class PciDeviceStatus(ApiModel):
 class AnonymousStatus(ApiModel):
     """A device found on the guest's buses that nobody here placed; its address stays reserved."""
 
-    bus: str = Field(description="Id of the bus it is plugged into.", max_length=32)
+    bus: str = Field(description="Id of the bus it is plugged into.", max_length=64)
     address: str = Field(description="Its slot.function on that bus.", max_length=8)
+    id: str = Field(default="", description="Its id in QEMU; mostly it has none.", max_length=64)
     vendor: str = Field(description="PCI vendor id, four hexadecimal digits.", max_length=8)
     device: str = Field(description="PCI device id, four hexadecimal digits.", max_length=8)
+    device_class: str = Field(default="", description="PCI class, four hexadecimal digits.", max_length=8)
 
 
 class HotplugPorts(ApiModel):
@@ -172,6 +197,7 @@ class HotplugPorts(ApiModel):
 class PciStatus(ApiModel):
     """The recorded PCI layout: placed once, kept over restarts and edits."""
 
+    family: Family | None = Field(default=None, description="The chipset that makes the root bus, q35 or pc.")
     device_bus: DeviceBus | None = Field(default=None, description="Where disks and networks went on q35.")
     controllers: tuple[ControllerStatus, ...] = Field(
         default=(), description="Bus-making devices.", max_length=128, json_schema_extra=_BY_ID
@@ -182,7 +208,7 @@ class PciStatus(ApiModel):
     anonymous: tuple[AnonymousStatus, ...] = Field(
         default=(), description="Devices that could not be identified.", max_length=64
     )
-    freed: tuple[Annotated[str, Field(max_length=64)], ...] = Field(
+    freed: tuple[Annotated[str, Field(max_length=80)], ...] = Field(
         default=(), description="Addresses once used, reused last.", max_length=512
     )
     hotplug_ports: HotplugPorts | None = Field(default=None, description="Spare places for devices plugged in later.")
@@ -204,12 +230,30 @@ class SourceStatus(ApiModel):
     file: FileSourceStatus | None = Field(default=None, description="An image file in a pool of the node.")
 
 
+class ThrottleStatus(ApiModel):
+    """The limits of a disk's I/O that were given to QEMU; absent: no such limit."""
+
+    iops: int | None = Field(default=None, description="Requests a second, reads and writes.", ge=1, le=_BIG)
+    iops_burst: int | None = Field(default=None, description="Requests a second for a moment.", ge=1, le=_BIG)
+    bandwidth: str | None = Field(default=None, description="Bytes a second, reads and writes.", max_length=32)
+    bandwidth_burst: str | None = Field(default=None, description="Bytes a second for a moment.", max_length=32)
+
+
+class BandwidthStatus(ApiModel):
+    """The limits of an interface in the directions that the guest sees; absent: no such limit."""
+
+    inbound: str | None = Field(default=None, description="Bytes a second towards the guest.", max_length=32)
+    outbound: str | None = Field(default=None, description="Bytes a second from the guest.", max_length=32)
+
+
 class DiskStatus(ApiModel):
     """A disk as QEMU was given it."""
 
     name: str = Field(description="The user's name of the disk.", max_length=64)
     bus: DiskBus = Field(description="How the guest sees the disk.")
-    source: SourceStatus = Field(description="The source in use.")
+    source: SourceStatus | None = Field(
+        default=None, description="The source in use; absent: a cdrom drive without a medium."
+    )
     size: str = Field(description="Virtual size as a quantity of bytes.", max_length=32)
     created_at: str | None = Field(
         default=None,
@@ -224,6 +268,7 @@ class DiskStatus(ApiModel):
     aio: AioMode = Field(description="How QEMU does the I/O.")
     discard: DiscardMode = Field(description="Whether discarded blocks are given back.")
     io_thread: bool = Field(description="Whether the disk's I/O has a thread of its own.")
+    throttle: ThrottleStatus | None = Field(default=None, description="Limits of the disk's I/O; absent: none.")
     boot_order: int | None = Field(default=None, description="Place in the boot order.", ge=1, le=255)
     unit: int | None = Field(default=None, description="Place on the SATA or SCSI controller.", ge=0, le=255)
 
@@ -240,6 +285,7 @@ class NetworkStatus(ApiModel):
     isolated: IsolatedSpec | None = Field(default=None, description="An interface with link and no peer.")
     queues: int = Field(description="Pairs of queues.", ge=1, le=16)
     link_up: bool = Field(description="Whether the guest sees the cable plugged in.")
+    bandwidth: BandwidthStatus | None = Field(default=None, description="Limits of the interface; absent: none.")
     boot_order: int | None = Field(default=None, description="Place in the boot order.", ge=1, le=255)
     tap_name: str | None = Field(default=None, description="Name of the tap on the node.", max_length=15)
 

@@ -3,12 +3,14 @@
 The models hold what was asked, never what was resolved. Rules across several networks stand on the guest's spec.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from guestlet.api.base import ApiModel
 from guestlet.api.cel import CelRule
+from guestlet.api.disk_spec import RATE
+from guestlet.api.quantity import Quantity
 from guestlet.api.text import BridgeName, DeviceName, Ipv4Text, MacText, PciText, ScriptName
 from guestlet.qemu.machine import NicModel, Protocol
 
@@ -41,7 +43,10 @@ class UserSpec(ApiModel):
 class BridgeSpec(ApiModel):
     """A tap that the agent makes and puts on a bridge of the node."""
 
-    name: BridgeName = Field(description="Name of the bridge on the node; the node's settings must allow it.")
+    name: BridgeName = Field(
+        description="Name of the bridge on the node; the node's settings must allow it. It may change while the guest "
+        "runs."
+    )
 
 
 class TapSpec(ApiModel):
@@ -57,6 +62,26 @@ class TapSpec(ApiModel):
 
 class IsolatedSpec(ApiModel):
     """An interface with link and no peer."""
+
+
+class BandwidthSpec(ApiModel):
+    """Limits of an interface, in the directions that the guest sees; changed while the guest runs."""
+
+    inbound: Annotated[Quantity, AfterValidator(RATE.check)] | None = Field(
+        default=None, description="Bytes a second towards the guest.", json_schema_extra=RATE.schema
+    )
+    outbound: Annotated[Quantity, AfterValidator(RATE.check)] | None = Field(
+        default=None,
+        description="Bytes a second from the guest; needs the kernel's act_police and cls_matchall on the node.",
+        json_schema_extra=RATE.schema,
+    )
+
+    cel_rules: ClassVar = (
+        CelRule(
+            rule="has(self.inbound) || has(self.outbound)",
+            message="bandwidth without inbound and outbound says nothing: set one, or remove bandwidth",
+        ),
+    )
 
 
 class NetworkSpec(ApiModel):
@@ -78,7 +103,12 @@ class NetworkSpec(ApiModel):
         ge=1,
         le=16,
     )
-    link_up: bool = Field(default=True, description="Whether the guest sees the cable plugged in.")
+    link_up: bool = Field(
+        default=True, description="Whether the guest sees the cable plugged in; may change while it runs."
+    )
+    bandwidth: BandwidthSpec | None = Field(
+        default=None, description="Limits of the interface, of a bridge or tap only; absent: none."
+    )
     boot_order: int | None = Field(
         default=None,
         description="Place in the firmware's boot order, lowest first, unique over disks and networks.",
@@ -107,5 +137,10 @@ class NetworkSpec(ApiModel):
             rule="self.queues == 1 || has(self.bridge) || has(self.tap)",
             message="more than one queue needs a bridge or a tap: set bridge or tap, or queues to 1",
             field_path=".queues",
+        ),
+        CelRule(
+            rule="!has(self.bandwidth) || has(self.bridge) || has(self.tap)",
+            message="bandwidth needs a bridge or a tap: set bridge or tap, or remove bandwidth",
+            field_path=".bandwidth",
         ),
     )

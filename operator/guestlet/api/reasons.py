@@ -50,6 +50,21 @@ class Reason(_Described):
     UP_TO_DATE = "UpToDate", "Nothing waits: what runs is what the spec asks for."
     FIELDS_WAITING = "FieldsWaiting", "The fields named in the message take effect at the next start."
 
+    # Changes of the running machine
+    PLUGGING = "Plugging", "Devices are being plugged into the running guest; nobody need do anything."
+    UNPLUGGING = "Unplugging", "The guest was asked to let go of a device; it is gone when the guest has."
+    UNPLUG_IGNORED = (
+        "UnplugIgnored",
+        "The guest did not answer the request to let go of a device; it is asked again when it reboots.",
+    )
+    UNPLUG_REFUSED = "UnplugRefused", "The guest refused to let go of a device; the message has its word."
+    PLUG_FAILED = "PlugFailed", "QEMU refused a device; what was begun was taken away again."
+    MIGRATING = "Migrating", "The guest migrates: its machine is not changed meanwhile."
+    IMAGE_BUSY = "ImageBusy", "A block job uses the disk; the change is made when it has ended."
+    MEMORY_NOT_ALIGNED = "MemoryNotAligned", "The size is no whole number of the blocks that memory is plugged in."
+    MEMORY_NOT_TAKEN = "MemoryNotTaken", "The guest did not take the memory that it was offered."
+    BANDWIDTH_UNSUPPORTED = "BandwidthUnsupported", "The node's kernel cannot limit traffic in that direction."
+
     # Placement
     WAITING_FOR_NODE = "WaitingForNode", "No node has been chosen: none is live, or none has room."
     WAITING_FOR_AGENT = "WaitingForAgent", "The guest is placed; its node's agent has not looked at it yet."

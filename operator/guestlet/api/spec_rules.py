@@ -6,18 +6,41 @@ a CRD whose rules could take too long, so a rule that visits pairs must stay one
 
 from guestlet.api.cel import CelRule
 
+_MOST_CPUS_NAME = "(has(self.maxCount) ? 'maxCount' : 'count')"
+_MOST_CPUS = "(has(self.maxCount) ? self.maxCount : self.count)"
+
 CPU_RULES = (
     CelRule(
-        rule="self.count % ((has(self.sockets) ? self.sockets : 1) * (has(self.cores) ? self.cores : 1)"
+        rule="!has(self.maxCount) || self.maxCount >= self.count",
+        message="maxCount must be at least count: raise it, or remove it",
+        field_path=".maxCount",
+    ),
+    CelRule(
+        rule=f"{_MOST_CPUS} % ((has(self.sockets) ? self.sockets : 1) * (has(self.cores) ? self.cores : 1)"
         " * (has(self.threads) ? self.threads : 1)) == 0",
-        message="count must be a multiple of sockets * cores * threads: change it, or remove one of them",
+        message="maxCount (count where it is absent) must be a multiple of sockets * cores * threads: change it, "
+        "or remove one of them",
+        expression=f"{_MOST_CPUS_NAME} + ' must be a multiple of sockets * cores * threads: change it, or remove one "
+        "of them'",
         field_path=".count",
     ),
     CelRule(
         rule="!(has(self.sockets) && has(self.cores) && has(self.threads))"
-        " || self.count == self.sockets * self.cores * self.threads",
-        message="count must equal sockets * cores * threads: change it, or remove one of them",
+        f" || {_MOST_CPUS} == self.sockets * self.cores * self.threads",
+        message="maxCount (count where it is absent) must equal sockets * cores * threads: change it, "
+        "or remove one of them",
+        expression=f"{_MOST_CPUS_NAME} + ' must equal sockets * cores * threads: change it, or remove one of them'",
         field_path=".count",
+    ),
+)
+
+MEMORY_RULES = (
+    CelRule(
+        rule="!has(self.maxSize) || !isQuantity(self.maxSize) || !isQuantity(self.size)"
+        " || quantity(self.maxSize).compareTo(quantity(self.size)) >= 0",
+        message="maxSize must be at least size: raise it, or remove it",
+        expression="'maxSize ' + self.maxSize + ' is less than size ' + self.size + ': raise it, or remove it'",
+        field_path=".maxSize",
     ),
 )
 

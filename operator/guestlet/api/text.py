@@ -72,9 +72,9 @@ MacText = Annotated[
 PciText = Annotated[
     str,
     matching(
-        r"^[a-z][a-z0-9.-]{0,30}:[01][0-9a-f]\.[0-7]$",
-        message="must be <bus id>:<slot>.<function> in lower-case hexadecimal, such as pcie.0:05.0, port-2:00.0 or "
-        "pci.0:05.0 (slots 00 to 1f, functions 0 to 7)",
+        r"^[A-Za-z][A-Za-z0-9._-]{0,30}:[01][0-9a-f]\.[0-7]$",
+        message="must be <bus id>:<slot>.<function>, numbers in lower-case hexadecimal, such as pcie.0:05.0 or "
+        "port-2:00.0 (slots 00 to 1f, functions 0 to 7)",
         max_length=36,
     ),
 ]

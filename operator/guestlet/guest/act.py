@@ -3,22 +3,33 @@
 What an action changed of the record or of the object comes back as an ``Effect``, so that the turn goes on with it.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import assert_never
 
 from guestlet.api.guest import VirtualGuest
 from guestlet.api.reasons import Reason
-from guestlet.errors import Refused
+from guestlet.errors import Broken, Refused
 from guestlet.guest import actions as do
 from guestlet.guest.files import NEXT_SCRIPT, SOURCE_FILE
 from guestlet.guest.ports import GuestApi, GuestHost
 from guestlet.guest.record import RECORD_FILE, Record, dump_record
 from guestlet.guest.script import launch_script
+from guestlet.guest.taps import tap_of
 from guestlet.host.facts import ProcessIdentity, ScriptOutcome
 from guestlet.qemu import commands
 from guestlet.qemu.commandline import build_argv
+from guestlet.qemu.machine import Nic
+from guestlet.qemu.names import nic_device
+from guestlet.qemu.sections.network import backend_option
+from guestlet.qemu.sections.storage import block_nodes
 
 LAUNCH_TIMEOUT_S = 20.0
+OnNode = do.CreateImage | do.GrowImage | do.DeleteImage | do.TrimLogs | do.LendDisk
+OnTap = do.OpenTap | do.CloseTap | do.MoveTap | do.ShapeTap
+OnMachine = do.AddNode | do.AddNetdev | do.Tell | do.AskUnplug
+OnQemu = do.SetLink | do.Resume | do.Pause | do.PowerDown | do.Reset | do.Kill
+OnHost = OnNode | OnTap | OnMachine | OnQemu
 _OUTPUT_CHARS = 900
 
 
@@ -55,13 +66,23 @@ async def perform(action: do.Action, *, wire: VirtualGuest, key: str, host: Gues
         case do.Forget():
             await host.forget(key)
             return Effect(record=None, wire=None, forgotten=True)
-        case do.CreateImage() | do.GrowImage() | do.DeleteImage() | do.OpenTap() | do.CloseTap() | do.TrimLogs():
+        case _:
+            await _perform_on_host(action, key=key, host=host)
+    return NOTHING
+
+
+async def _perform_on_host(action: OnHost, *, key: str, host: GuestHost) -> None:
+    match action:
+        case do.CreateImage() | do.GrowImage() | do.DeleteImage() | do.TrimLogs() | do.LendDisk():
             await _perform_on_node(action, key=key, host=host)
+        case do.OpenTap() | do.CloseTap() | do.MoveTap() | do.ShapeTap():
+            await _perform_on_tap(action, key=key, host=host)
+        case do.AddNode() | do.AddNetdev() | do.Tell() | do.AskUnplug():
+            await _change_qemu(action, key=key, host=host)
         case do.SetLink() | do.Resume() | do.Pause() | do.PowerDown() | do.Reset() | do.Kill():
             await _perform_on_qemu(action, key=key, host=host)
         case _:
             assert_never(action)
-    return NOTHING
 
 
 async def _perform_at_server(
@@ -80,12 +101,7 @@ async def _perform_at_server(
     return NOTHING
 
 
-async def _perform_on_node(
-    action: do.CreateImage | do.GrowImage | do.DeleteImage | do.OpenTap | do.CloseTap | do.TrimLogs,
-    *,
-    key: str,
-    host: GuestHost,
-) -> None:
+async def _perform_on_node(action: OnNode, *, key: str, host: GuestHost) -> None:
     match action:
         case do.CreateImage(source=source, size_bytes=size_bytes):
             await host.create_image(source, size_bytes or None)
@@ -93,22 +109,69 @@ async def _perform_on_node(
             await host.grow_image(source, size_bytes)
         case do.DeleteImage(pool=pool, image=image):
             await host.delete_image(pool, image)
-        case do.OpenTap(request=request):
-            await host.open_tap(key, request)
-        case do.CloseTap(name=name):
-            await host.close_tap(name)
+        case do.LendDisk(disk=disk):
+            await host.lend_disk(key, disk)
         case do.TrimLogs():
             await host.trim_logs(key)
         case _:
             assert_never(action)
 
 
-async def _perform_on_qemu(
-    action: do.SetLink | do.Resume | do.Pause | do.PowerDown | do.Reset | do.Kill, *, key: str, host: GuestHost
-) -> None:
+async def _perform_on_tap(action: OnTap, *, key: str, host: GuestHost) -> None:
+    match action:
+        case do.OpenTap(request=request):
+            await host.open_tap(key, request)
+        case do.CloseTap(name=name):
+            await host.close_tap(name)
+        case do.MoveTap(tap=tap, bridge=bridge):
+            await host.move_tap(tap, bridge)
+        case do.ShapeTap(tap=tap, bandwidth=bandwidth):
+            await host.shape_tap(tap, bandwidth)
+        case _:
+            assert_never(action)
+
+
+async def _change_qemu(action: OnMachine, *, key: str, host: GuestHost) -> None:
+    match action:
+        case do.AddNode(machine=machine, disk=disk, node=node):
+            options = block_nodes(disk, host.paths(key, machine))
+            option = next(each for each in options if each["node-name"] == node)
+            await host.execute(key, commands.blockdev_add(option))
+        case do.AddNetdev(nic=nic):
+            await _add_netdev(nic, key=key, host=host)
+        case do.Tell(command=command):
+            await host.execute(key, command)
+        case do.AskUnplug(device=device):
+            await _ask_unplug(device, key=key, host=host)
+        case _:
+            assert_never(action)
+
+
+async def _add_netdev(nic: Nic, *, key: str, host: GuestHost) -> None:
+    tap = tap_of(nic)
+    names = await host.hand_over_tap(key, tap) if tap is not None else ()
+    try:
+        await host.execute(key, commands.netdev_add(backend_option(nic, names)))
+    except Broken:
+        for name in names:  # QEMU keeps a descriptor that nobody took, and the tap would live on by it
+            with suppress(Broken):  # it was taken before the refusal, and is closed with what took it
+                await host.execute(key, commands.closefd(name))
+        raise
+
+
+async def _ask_unplug(device: str, *, key: str, host: GuestHost) -> None:
+    try:
+        await host.execute(key, commands.device_del(device))
+    except Broken as error:
+        # The only words QEMU has for it: class GenericError, or DeviceNotFound for one that has gone meanwhile.
+        if "already in the process of unplug" not in error.message and "DeviceNotFound" not in error.message:
+            raise
+
+
+async def _perform_on_qemu(action: OnQemu, *, key: str, host: GuestHost) -> None:
     match action:
         case do.SetLink(nic=nic, up=up):
-            await host.execute(key, commands.set_link(nic, up=up))
+            await host.execute(key, commands.set_link(nic_device(nic), up=up))
         case do.Resume():
             await host.execute(key, commands.cont())
         case do.Pause():

@@ -9,7 +9,8 @@ from enum import StrEnum
 
 from guestlet.guest.record import Record
 from guestlet.host.facts import ProcessIdentity, ScriptRun, TapRequest
-from guestlet.qemu.machine import FileSource, Machine
+from guestlet.qemu.commands import Command
+from guestlet.qemu.machine import Bandwidth, Disk, FileSource, Machine, Nic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +121,64 @@ class SetLink:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LendDisk:
+    """Gives QEMU's user its rights on a disk's images before the running QEMU opens them; idempotent."""
+
+    disk: Disk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddNode:
+    """``blockdev-add`` of one node of a disk; seen in ``query-named-block-nodes``. The node's file is this node's
+    business, so that only the act knows it.
+    """
+
+    machine: Machine
+    disk: Disk
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddNetdev:
+    """``netdev_add``, with the descriptors of an open tap handed over; seen among the netdevs."""
+
+    nic: Nic
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tell:
+    """One QMP command to the running QEMU; ``what`` it does, for people. Seen in the inventory."""
+
+    command: Command
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskUnplug:
+    """``device_del``: asks the guest to let go of a device; that it was asked before, or has let go, is fine. Seen by
+    the device's absence.
+    """
+
+    device: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveTap:
+    """Puts a tap on another bridge; the guest's link stays."""
+
+    tap: str
+    bridge: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShapeTap:
+    """Sets or takes away a tap's bandwidth limits."""
+
+    tap: str
+    bandwidth: Bandwidth | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Resume:
     """``cont``: the guest's CPUs run."""
 
@@ -171,6 +230,13 @@ Action = (
     | RunTapScript
     | Launch
     | SetLink
+    | LendDisk
+    | AddNode
+    | AddNetdev
+    | Tell
+    | AskUnplug
+    | MoveTap
+    | ShapeTap
     | Resume
     | Pause
     | PowerDown

@@ -1,10 +1,18 @@
 """Disks and network interfaces of the live description as status entries, and back. Pure."""
 
-from guestlet.api.guest_status import DiskStatus, FileSourceStatus, NetworkStatus, SourceStatus
+from guestlet.api.guest_status import (
+    BandwidthStatus,
+    DiskStatus,
+    FileSourceStatus,
+    NetworkStatus,
+    SourceStatus,
+    ThrottleStatus,
+)
 from guestlet.api.network_spec import BridgeSpec, HostForwardSpec, IsolatedSpec, TapSpec, UserSpec
 from guestlet.api.quantity import format_bytes, parse_quantity
 from guestlet.errors import Broken
 from guestlet.qemu.machine import (
+    Bandwidth,
     BridgeNet,
     Disk,
     FileSource,
@@ -13,25 +21,17 @@ from guestlet.qemu.machine import (
     NetBackend,
     Nic,
     TapNet,
+    Throttle,
     UserNet,
 )
 
 
 def publish_disk(disk: Disk, created_at: str | None) -> DiskStatus:
     """One disk as status has it."""
-    source = disk.source
     return DiskStatus(
         name=disk.name,
         bus=disk.bus,
-        source=SourceStatus(
-            file=FileSourceStatus(
-                pool=source.pool,
-                image=source.image,
-                format=source.format,
-                backing_image=source.backing_image,
-                backing_format=source.backing_format,
-            )
-        ),
+        source=_publish_source(disk.source) if disk.source else None,
         size=format_bytes(disk.size_bytes),
         created_at=created_at,
         read_only=disk.read_only,
@@ -41,30 +41,51 @@ def publish_disk(disk: Disk, created_at: str | None) -> DiskStatus:
         aio=disk.aio,
         discard=disk.discard,
         io_thread=disk.io_thread,
+        throttle=_publish_throttle(disk.throttle) if disk.throttle else None,
         boot_order=disk.boot_order,
         unit=disk.unit,
     )
+
+
+def _publish_source(source: FileSource) -> SourceStatus:
+    return SourceStatus(
+        file=FileSourceStatus(
+            pool=source.pool,
+            image=source.image,
+            format=source.format,
+            backing_image=source.backing_image,
+            backing_format=source.backing_format,
+        )
+    )
+
+
+def _publish_throttle(throttle: Throttle) -> ThrottleStatus:
+    return ThrottleStatus(
+        iops=throttle.iops,
+        iops_burst=throttle.iops_burst,
+        bandwidth=_publish_bytes(throttle.bandwidth_bytes),
+        bandwidth_burst=_publish_bytes(throttle.bandwidth_burst_bytes),
+    )
+
+
+def _publish_bytes(count: int | None) -> str | None:
+    return None if count is None else format_bytes(count)
+
+
+def _bytes_of(text: str | None) -> int | None:
+    return None if text is None else parse_quantity(text)
 
 
 def disk_of(status: DiskStatus) -> Disk:
     """The disk that a status entry describes.
 
     Raises:
-        Broken: it names no source.
+        Broken: it names no source and is no cdrom drive, which may be empty.
     """
-    source = status.source.file
-    if source is None:
-        raise Broken("RecordLost", f"status.disks[{status.name}] names no source")
     return Disk(
         name=status.name,
         bus=status.bus,
-        source=FileSource(
-            pool=source.pool,
-            image=source.image,
-            format=source.format,
-            backing_image=source.backing_image,
-            backing_format=source.backing_format,
-        ),
+        source=_source_of(status),
         size_bytes=parse_quantity(status.size),
         read_only=status.read_only,
         cdrom=status.cdrom,
@@ -73,8 +94,33 @@ def disk_of(status: DiskStatus) -> Disk:
         aio=status.aio,
         discard=status.discard,
         io_thread=status.io_thread,
+        throttle=_throttle_of(status.throttle) if status.throttle else None,
         boot_order=status.boot_order,
         unit=status.unit,
+    )
+
+
+def _source_of(status: DiskStatus) -> FileSource | None:
+    source = status.source.file if status.source else None
+    if source is None:
+        if status.cdrom and status.source is None:
+            return None
+        raise Broken("RecordLost", f"status.disks[{status.name}] names no source")
+    return FileSource(
+        pool=source.pool,
+        image=source.image,
+        format=source.format,
+        backing_image=source.backing_image,
+        backing_format=source.backing_format,
+    )
+
+
+def _throttle_of(status: ThrottleStatus) -> Throttle:
+    return Throttle(
+        iops=status.iops,
+        iops_burst=status.iops_burst,
+        bandwidth_bytes=_bytes_of(status.bandwidth),
+        bandwidth_burst_bytes=_bytes_of(status.bandwidth_burst),
     )
 
 
@@ -93,8 +139,15 @@ def publish_network(nic: Nic) -> NetworkStatus:
         isolated=IsolatedSpec() if isinstance(backend, IsolatedNet) else None,
         queues=nic.queues,
         link_up=nic.link_up,
+        bandwidth=_publish_bandwidth(nic.bandwidth) if nic.bandwidth else None,
         boot_order=nic.boot_order,
         tap_name=nic.tap,
+    )
+
+
+def _publish_bandwidth(bandwidth: Bandwidth) -> BandwidthStatus:
+    return BandwidthStatus(
+        inbound=_publish_bytes(bandwidth.inbound_bytes), outbound=_publish_bytes(bandwidth.outbound_bytes)
     )
 
 
@@ -125,9 +178,14 @@ def network_of(status: NetworkStatus) -> Nic:
         backend=_backend_of(status),
         queues=status.queues,
         link_up=status.link_up,
+        bandwidth=_bandwidth_of(status.bandwidth) if status.bandwidth else None,
         boot_order=status.boot_order,
         tap=status.tap_name,
     )
+
+
+def _bandwidth_of(status: BandwidthStatus) -> Bandwidth:
+    return Bandwidth(inbound_bytes=_bytes_of(status.inbound), outbound_bytes=_bytes_of(status.outbound))
 
 
 def _backend_of(status: NetworkStatus) -> NetBackend:

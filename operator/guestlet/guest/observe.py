@@ -1,29 +1,52 @@
 """Looks at one guest on its node: process, monitor, storage, network. Reads, never changes, never decides."""
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
 
 from guestlet.errors import Broken, Refused, Unknown
+from guestlet.guest.change.edit import settled_machine
+from guestlet.guest.change.plan import questions_of, wants_changes
 from guestlet.guest.desired import Guest
 from guestlet.guest.images import doomed_images, left_behind
-from guestlet.guest.observed import ImageKey, MonitorFacts, NetworkFacts, ObservedGuest, StorageFacts
+from guestlet.guest.observed import (
+    ChangeFailure,
+    ImageKey,
+    MonitorFacts,
+    NetworkFacts,
+    ObservedGuest,
+    StorageFacts,
+)
 from guestlet.guest.ports import GuestHost
 from guestlet.guest.record import Record
-from guestlet.guest.status import same_run
 from guestlet.host.facts import ImageFacts, PoolFacts, ProcessFacts
+from guestlet.pci.address import PciAddress
 from guestlet.pci.compare import compare, recorded_places
-from guestlet.pci.controllers import family_of, root_bus
+from guestlet.pci.controllers import root_bus
 from guestlet.pci.layout import Layout
-from guestlet.pci.observed import Numbered, guest_addresses
+from guestlet.pci.observed import Numbered, gone_anonymous, guest_addresses
 from guestlet.qemu import commands
+from guestlet.qemu.inventory_replies import INVENTORY_QUERIES, NOT_ASKED, parse_inventory
 from guestlet.qemu.machine import FirmwareType
 from guestlet.qemu.replies import RunState, parse_address, parse_parent_bus, parse_pci, parse_status
 
 
-async def observe_guest(*, guest: Guest, record: Record, process: ProcessFacts, host: GuestHost) -> ObservedGuest:
-    """One look. Storage and network are looked at only when a start may come or a new generation was not described."""
+async def observe_guest(
+    *,
+    guest: Guest,
+    record: Record,
+    process: ProcessFacts,
+    host: GuestHost,
+    failures: Mapping[str, ChangeFailure] = MappingProxyType({}),
+) -> ObservedGuest:
+    """One look. Storage and network are looked at only when a start may come, a change of the running machine is wanted
+    or a new generation was not described. ``failures``: changes that failed in this agent's life, by field.
+    """
     key = record.uuid
     monitor, error = await _monitor(guest, record, process, host)
     starting = process.running is None or record.generation != guest.generation or bool(left_behind(guest, record))
+    starting = starting or (monitor is not None and monitor.inventory is not None)
     return ObservedGuest(
         node=host.facts,
         capabilities=host.capabilities,
@@ -35,6 +58,7 @@ async def observe_guest(*, guest: Guest, record: Record, process: ProcessFacts, 
         monitor_error=error,
         storage=await _storage(guest, record, host) if starting else None,
         network=await _network(guest, host) if starting else None,
+        failures=failures,
     )
 
 
@@ -52,19 +76,44 @@ async def _monitor(
 async def _ask(guest: Guest, record: Record, host: GuestHost) -> MonitorFacts:
     key = record.uuid
     run_state = parse_status(await host.execute(key, commands.query_status())).run_state
-    layout = record.machine.pci if record.machine else None
+    machine = settled_machine(record)
+    layout = machine.pci if machine else None
     mismatches: tuple[str, ...] = ()
     numbered: Numbered | None = None
+    gone: tuple[PciAddress, ...] = ()
     if layout is not None and run_state is RunState.PRELAUNCH:
         mismatches = compare(layout, await _places(layout, key, host))
-    elif layout is not None and not _numbered_already(guest, record):
-        numbered = guest_addresses(layout, parse_pci(await host.execute(key, commands.query_pci())))
-    return MonitorFacts(run_state=run_state, mismatches=mismatches, numbered=numbered)
+    elif layout is not None:
+        # At every look, because a guest may let go of a device that nobody asked it to.
+        aliases = record.run.aliases.devices if record.run else {}
+        functions = parse_pci(await host.execute(key, commands.query_pci()))
+        numbered = guest_addresses(layout, functions, aliases=aliases)
+        gone = gone_anonymous(layout, functions, aliases=aliases)
+    facts = MonitorFacts(
+        run_state=run_state,
+        mismatches=mismatches,
+        numbered=numbered,
+        inventory=None,
+        heard=host.heard(key),
+        gone=gone,
+    )
+    lost = numbered is not None and bool(numbered.missing)
+    if not lost and not wants_changes(guest, record):
+        return facts
+    return await _with_inventory(facts, key, host, questions_of(guest, record))
 
 
-def _numbered_already(guest: Guest, record: Record) -> bool:
-    pci = guest.published.pci
-    return pci is not None and same_run(guest, record) and all(each.guest_address for each in pci.devices)
+async def _with_inventory(facts: MonitorFacts, key: str, host: GuestHost, needed: frozenset[str]) -> MonitorFacts:
+    """What QEMU has, asked only when something is to be changed: it is many questions; ``needed`` are the seldom ones.
+
+    A QEMU that refuses one of them runs all the same; its machine is then left as it is.
+    """
+    try:
+        asked = {name: each for name, each in INVENTORY_QUERIES.items() if name in needed or name not in NOT_ASKED}
+        replies = {name: await host.execute(key, each) for name, each in asked.items()}
+        return replace(facts, inventory=parse_inventory({**NOT_ASKED, **replies}))
+    except Broken as error:
+        return replace(facts, inventory_error=error.message)
 
 
 async def _places(layout: Layout, key: str, host: GuestHost) -> dict[str, tuple[str, str]]:
@@ -72,7 +121,7 @@ async def _places(layout: Layout, key: str, host: GuestHost) -> dict[str, tuple[
 
     What is on the root bus is told by one ``query-pci``, which is blind only behind bridges; the rest by QOM.
     """
-    root = root_bus(family_of(layout.controllers))
+    root = root_bus(layout.family)
     listed = parse_pci(await host.execute(key, commands.query_pci()))
     found = {
         each.qdev_id: (f"{each.slot:02x}.{each.function}", root) for each in listed if each.bus == 0 and each.qdev_id
@@ -126,10 +175,11 @@ async def _why_needed(key: ImageKey, record: Record, host: GuestHost) -> str | N
 def _image_keys(guest: Guest) -> tuple[ImageKey, ...]:
     keys: set[ImageKey] = set()
     for disk in guest.spec.disks:
-        if disk.source.file is not None:
-            keys.add((disk.source.file.pool, disk.source.file.image))
-            if disk.source.file.backing_image is not None:
-                keys.add((disk.source.file.pool, disk.source.file.backing_image))
+        source = disk.source.file if disk.source else None
+        if source is not None:
+            keys.add((source.pool, source.image))
+            if source.backing_image is not None:
+                keys.add((source.pool, source.backing_image))
     kernel = guest.spec.boot.kernel if guest.spec.boot else None
     if kernel is not None:
         keys.add((kernel.pool, kernel.image))

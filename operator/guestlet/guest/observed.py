@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 from guestlet.errors import Refused
 from guestlet.host.accelerator import AcceleratorProbe
-from guestlet.host.facts import ImageFacts, NodeFacts, PoolFacts, ProcessFacts
+from guestlet.host.facts import Heard, ImageFacts, NodeFacts, PoolFacts, ProcessFacts
+from guestlet.pci.address import PciAddress
 from guestlet.pci.observed import Numbered
 from guestlet.qemu.capabilities import Capabilities
+from guestlet.qemu.inventory import Inventory
 from guestlet.qemu.replies import RunState
 
 ImageKey = tuple[str, str]  # pool, image
@@ -39,12 +41,33 @@ class NetworkFacts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonitorFacts:
     """What the guest's own QEMU said. ``mismatches`` compares QOM with the record's layout (asked while frozen);
-    ``numbered`` is ``None`` while not asked or while the firmware has not numbered the buses.
+    ``numbered`` is ``None`` while not asked or while the firmware has not numbered the buses; ``inventory`` is asked
+    only when a change of the running machine is begun or wanted, and when QEMU cannot give it, ``inventory_error``
+    says why. ``gone``: places of anonymous devices that are there no more.
     """
 
     run_state: RunState
     mismatches: tuple[str, ...]
     numbered: Numbered | None
+    inventory: Inventory | None
+    heard: Heard
+    inventory_error: str | None = None
+    gone: tuple[PciAddress, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeFailure:
+    """A change of the running machine that an action failed to make in this agent's life; ``field`` names it.
+
+    ``generation`` of the spec that asked for it, ``at`` in seconds since the epoch: a new generation, or some time,
+    is a reason to try again.
+    """
+
+    field: str
+    generation: int
+    at: float
+    reason: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,3 +86,4 @@ class ObservedGuest:
     monitor_error: str | None
     storage: StorageFacts | None
     network: NetworkFacts | None
+    failures: Mapping[str, ChangeFailure]

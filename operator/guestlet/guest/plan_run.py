@@ -16,13 +16,16 @@ from guestlet.guest.actions import (
     SetLink,
     TrimLogs,
 )
+from guestlet.guest.change.parts import throttle_told
+from guestlet.guest.change.plan import held_changes, plan_changes, wants_changes
 from guestlet.guest.desired import Guest
 from guestlet.guest.images import ends_of_images, left_behind, without_images
 from guestlet.guest.observed import MonitorFacts, ObservedGuest
 from guestlet.guest.plan_start import next_description
-from guestlet.guest.record import Record, Run, StopCause, StopIntent
+from guestlet.guest.record import Record, Run, StopCause, StopIntent, new_run
 from guestlet.guest.status import same_run
-from guestlet.guest.verdict import Plan, plan_of, verdict
+from guestlet.guest.verdict import NO_CHANGES, Plan, plan_of, verdict
+from guestlet.qemu.machine import Machine
 from guestlet.qemu.replies import RunState
 
 # A guest takes some seconds to power down; one that was still booting needs the button once more.
@@ -52,10 +55,9 @@ def plan_run(*, guest: Guest, observed: ObservedGuest, record: Record, now: floa
 def _adopt(observed: ObservedGuest, record: Record, now: float) -> Plan:
     """A QEMU whose start was never recorded, found by the lock on its pidfile: it is the one we wanted."""
     identity = observed.process.running
-    run = record.run or Run(
-        identity=None, started_at=now, resumed=True, argv=(), qemu_version=observed.capabilities.version
-    )
-    found = replace(record, run=replace(run, identity=identity))
+    run = record.run or new_run(now=now, qemu_version=observed.capabilities.version)
+    resumed = run.resumed or record.run is None
+    found = replace(record, run=replace(run, identity=identity, resumed=resumed))
     return plan_of(
         verdict(Phase.STARTING, Reason.STARTING, "a running QEMU of this guest was found and adopted"),
         SaveRecord(record=found, why="adopted a running QEMU"),
@@ -125,11 +127,18 @@ def plan_stop(*, guest: Guest, observed: ObservedGuest, record: Record, cause: S
         verdict(
             Phase.STOPPING,
             reason,
-            f"the guest was asked to power down; it is killed {record.stop.grace_s:.0f} s after that",
+            f"{_asked(observed)}; it is killed {record.stop.grace_s:.0f} s after the first time",
         ),
         *_press_again(observed, record, record.stop, now),
         wait_s=min(left_s, 2.0),
     )
+
+
+def _asked(observed: ObservedGuest) -> str:
+    if observed.monitor is not None:
+        return "the guest was asked to power down"
+    error = observed.monitor_error or "its monitor does not answer"
+    return f"the guest cannot be asked to power down ({error})"
 
 
 def _press_again(observed: ObservedGuest, record: Record, stop: StopIntent, now: float) -> tuple[Action, ...]:
@@ -160,13 +169,21 @@ def _restart(guest: Guest, observed: ObservedGuest, record: Record, now: float) 
 
 
 def _by_run_state(guest: Guest, observed: ObservedGuest, monitor: MonitorFacts, record: Record, now: float) -> Plan:
+    plan = _by_state(guest, observed, monitor, record, now)
+    if plan.verdict.changes is NO_CHANGES and not plan.actions and wants_changes(guest, record):
+        held = held_changes(guest, record, "it is changed when the guest runs, or is paused by spec.paused")
+        return replace(plan, verdict=replace(plan.verdict, changes=held))
+    return plan
+
+
+def _by_state(guest: Guest, observed: ObservedGuest, monitor: MonitorFacts, record: Record, now: float) -> Plan:
     match monitor.run_state:
         case RunState.PRELAUNCH:
             return _frozen(guest, observed, monitor, record, now)
         case RunState.RUNNING:
             return _running(guest, observed, monitor, record, now)
         case RunState.PAUSED:
-            return _paused(guest, observed, record)
+            return _paused(guest, observed, record, now)
         case RunState.IO_ERROR:
             return _stands(
                 Reason.IO_ERROR,
@@ -204,15 +221,33 @@ def _frozen(guest: Guest, observed: ObservedGuest, monitor: MonitorFacts, record
             ),
         )
     machine = record.machine
-    links = tuple(SetLink(nic=nic.name, up=False) for nic in (machine.networks if machine else ()) if not nic.link_up)
+    values = _first_values(machine) if machine else ()
     if guest.spec.paused:
         what = verdict(Phase.PAUSED, Reason.USER, "spec.paused is true; the guest has not run yet")
         if record.paused:
-            return plan_of(what, housekeeping=next_description(guest, observed, record))
-        return plan_of(what, *links, SaveRecord(record=replace(record, paused=True), why="starts paused"))
+            resting = plan_of(what, housekeeping=next_description(guest, observed, record))
+            return _with_changes(resting, guest=guest, observed=observed, record=record, now=now)
+        return plan_of(what, *values, SaveRecord(record=replace(record, paused=True), why="starts paused"))
     return plan_of(
-        verdict(Phase.STARTING, Reason.STARTING, "QEMU is resumed"), *links, *_before_resume(record), Resume()
+        verdict(Phase.STARTING, Reason.STARTING, "QEMU is resumed"), *values, *_before_resume(record), Resume()
     )
+
+
+def _first_values(machine: Machine) -> tuple[Action, ...]:
+    """What no command line can say: links that are down, and limits of disks."""
+    links = tuple(SetLink(nic=nic.name, up=False) for nic in machine.networks if not nic.link_up)
+    limits = tuple(throttle_told(disk) for disk in machine.disks if disk.throttle and disk.source)
+    return (*links, *limits)
+
+
+def _with_changes(plan: Plan, *, guest: Guest, observed: ObservedGuest, record: Record, now: float) -> Plan:
+    """The plan, or the next step of a change of the running machine that comes before it."""
+    changes = plan_changes(guest=guest, observed=observed, record=record, now=now)
+    said = replace(plan.verdict, changes=changes.report)
+    if changes.work is not None:
+        return plan_of(said, *changes.work.actions, change=changes.work.field)
+    waits = [each for each in (plan.wait_s, changes.wait_s) if each is not None]
+    return replace(plan, verdict=said, wait_s=min(waits, default=None))
 
 
 def _before_resume(record: Record) -> tuple[Action, ...]:
@@ -235,6 +270,10 @@ def _running(guest: Guest, observed: ObservedGuest, monitor: MonitorFacts, recor
             SaveRecord(record=replace(record, paused=True), why="paused by the user"),
             Pause(),
         )
+    fewer = _without_gone(record, monitor)
+    if fewer != record:
+        gone = SaveRecord(record=fewer, why="devices that nobody knew are there no more")
+        return plan_of(verdict(Phase.RUNNING, Reason.RUNNING, "the guest runs"), gone)
     run = record.run
     uptime_s = now - run.started_at if run else 0.0
     message, wait_s = "the guest runs", None
@@ -250,11 +289,12 @@ def _running(guest: Guest, observed: ObservedGuest, monitor: MonitorFacts, recor
                 f"{NUMBERING_DEADLINE_S:.0f} s, so status.pci has no guestAddress"
             )
             wait_s = 60.0
-    return plan_of(
+    resting = plan_of(
         verdict(Phase.RUNNING, Reason.RUNNING, message),
         wait_s=wait_s,
         housekeeping=(*_housekeeping(guest, observed, record), TrimLogs()),
     )
+    return _with_changes(resting, guest=guest, observed=observed, record=record, now=now)
 
 
 def _housekeeping(guest: Guest, observed: ObservedGuest, record: Record) -> tuple[Action, ...]:
@@ -265,6 +305,15 @@ def _housekeeping(guest: Guest, observed: ObservedGuest, record: Record) -> tupl
     ends = ends_of_images(left, observed)
     notes = (SaveRecord(record=kept, why="it runs"),) if kept != record else ()
     return (*ends, *(next_description(guest, observed, kept) or notes))
+
+
+def _without_gone(record: Record, monitor: MonitorFacts) -> Record:
+    """Places of devices that nobody here knew stay reserved only while those are there."""
+    machine = record.machine
+    if machine is None or not monitor.gone:
+        return record
+    there = tuple(each for each in machine.pci.anonymous if each.address not in monitor.gone)
+    return replace(record, machine=replace(machine, pci=replace(machine.pci, anonymous=there)))
 
 
 def _published_addresses(guest: Guest, record: Record) -> bool:
@@ -284,11 +333,12 @@ def _noted(record: Record) -> Record:
     return replace(record, run=replace(run, resumed=True), paused=False)
 
 
-def _paused(guest: Guest, observed: ObservedGuest, record: Record) -> Plan:
+def _paused(guest: Guest, observed: ObservedGuest, record: Record, now: float) -> Plan:
     if guest.spec.paused:
         what = verdict(Phase.PAUSED, Reason.USER, "spec.paused is true")
         if record.paused:
-            return plan_of(what, housekeeping=next_description(guest, observed, record))
+            resting = plan_of(what, housekeeping=next_description(guest, observed, record))
+            return _with_changes(resting, guest=guest, observed=observed, record=record, now=now)
         return plan_of(what, SaveRecord(record=replace(record, paused=True), why="paused by the user"))
     if record.paused:
         return plan_of(verdict(Phase.PAUSED, Reason.USER, "spec.paused is false; the guest is resumed"), Resume())

@@ -4,30 +4,27 @@ from dataclasses import replace
 
 from guestlet.api.guest_spec import RunStrategy
 from guestlet.api.guest_status import Phase
-from guestlet.api.quantity import parse_quantity
 from guestlet.api.reasons import Reason
 from guestlet.errors import Refused
 from guestlet.guest.actions import (
     Action,
     AddFinalizer,
     CreateImage,
-    GrowImage,
     Launch,
-    OpenTap,
     SaveRecord,
     WriteDescription,
 )
 from guestlet.guest.desired import Guest
-from guestlet.guest.images import launched_images
+from guestlet.guest.images import announced, check_image, growth_of, images_had, launched_images
 from guestlet.guest.life import start_wish
 from guestlet.guest.observed import ObservedGuest, StorageFacts
-from guestlet.guest.record import CreatedImage, ExitReason, LastExit, Record, Run
+from guestlet.guest.record import ExitReason, LastExit, Record, new_run
 from guestlet.guest.resolve import resolve_machine
 from guestlet.guest.source import source_text
-from guestlet.guest.taps import take_down, taps_of, up_scripts
+from guestlet.guest.taps import raise_taps, take_down
 from guestlet.guest.verdict import Plan, Verdict, plan_of, verdict
 from guestlet.host.facts import ImageFacts
-from guestlet.qemu.machine import Disk, Machine
+from guestlet.qemu.machine import FileSource, Machine
 
 # Ends that we asked for: the start after one is no restart that status.restarts counts.
 _ASKED = (ExitReason.STOPPED, ExitReason.RESTARTED)
@@ -103,53 +100,9 @@ def _refused(refusal: Refused) -> Verdict:
 
 
 def _check_images(machine: Machine, guest: Guest, observed: ObservedGuest, record: Record) -> None:
-    storage = _storage(observed)
-    made = _made(guest, record)
-    for number, disk in enumerate(machine.disks):
-        where = f"spec.disks[{number}]"
-        key = (disk.source.pool, disk.source.image)
-        found = storage.images.get(key)
-        if isinstance(found, Refused):
-            continue  # resolve_machine let it pass: a raw disk in which the guest wrote another format's header
-        if isinstance(found, ImageFacts):
-            _check_free(where, disk, found, storage)
-        elif (disk.name, *key) in made:
-            raise Refused(
-                Reason.IMAGE_MISSING,
-                f"{where}.source.file.image: {disk.source.image!r} was in pool {disk.source.pool} and is gone; "
-                "it is never made again blank: bring it back, or name a new image",
-            )
-        elif guest.spec.disks[number].size is None and disk.source.backing_image is None:
-            raise Refused(
-                Reason.IMAGE_MISSING,
-                f"{where}.source.file.image: pool {disk.source.pool} has no image {disk.source.image!r}; put it there, "
-                f"or give {where}.size to have it created",
-            )
-
-
-def _check_free(where: str, disk: Disk, found: ImageFacts, storage: StorageFacts) -> None:
-    user = storage.users.get((disk.source.pool, disk.source.image))
-    if disk.read_only or (user is None and not found.locked):
-        return
-    raise Refused(
-        Reason.IMAGE_IN_USE,
-        f"{where}.source.file.image: {disk.source.image!r} is in use by "
-        f"{user or 'another process (it holds the image lock)'}; stop that, or name another image",
-    )
-
-
-def _made(guest: Guest, record: Record) -> frozenset[tuple[str, str, str]]:
-    """Images that the guest once had, whoever made them: the record's finished ones, and those of its last machine as
-    record or status remember it (both speak of a machine only once its images were there).
-    """
-    recorded = {(made.disk, made.pool, made.image) for made in record.created_images if made.created_at > 0}
-    used = {(d.name, d.source.pool, d.source.image) for d in (record.machine.disks if record.machine else ())}
-    published = {
-        (disk.name, disk.source.file.pool, disk.source.file.image)
-        for disk in guest.published.disks
-        if disk.source.file is not None
-    }
-    return frozenset(recorded | used | published)
+    storage, had = _storage(observed), images_had(guest, record)
+    for spec, disk in zip(guest.spec.disks, machine.disks, strict=True):
+        check_image(f"spec.disks[{spec.name}]", spec, disk, storage, had=had)
 
 
 def _storage(observed: ObservedGuest) -> StorageFacts:
@@ -161,40 +114,33 @@ def _storage(observed: ObservedGuest) -> StorageFacts:
 def _start(guest: Guest, observed: ObservedGuest, record: Record, machine: Machine, now: float) -> Plan:
     """Finalizer, images, record, taps, scripts, launch: in the order in which each can be repaired."""
     storage = _storage(observed)
-    missing = tuple(d for d in machine.disks if storage.images.get((d.source.pool, d.source.image)) is None)
-    announced = _announce(record, missing)
-    launching = _launching(guest, observed, announced, machine, now)
+    missing = tuple(d for d in machine.disks if d.source and storage.images.get(_key(d.source)) is None)
+    noted = announced(record, missing)
+    launching = _launching(guest, observed, noted, machine, now)
     actions: list[Action] = [] if guest.has_finalizer else [AddFinalizer()]
     if missing:
-        actions.append(SaveRecord(record=announced, why="images are about to be created"))
-        actions += [CreateImage(disk=d.name, source=d.source, size_bytes=d.size_bytes) for d in missing]
+        actions.append(SaveRecord(record=noted, why="images are about to be created"))
+        actions += [CreateImage(disk=d.name, source=d.source, size_bytes=d.size_bytes) for d in missing if d.source]
     actions += _growth(guest, machine, storage)
     if record.run is not None:
         # A start that was announced and came to nothing: its taps may be open and its scripts may have run.
         actions += take_down(record)
     actions.append(SaveRecord(record=launching, why="about to start"))
-    actions += [OpenTap(request=tap) for tap in taps_of(machine)]
-    actions += up_scripts(machine)
+    actions += raise_taps(machine)
     actions.append(Launch(record=launching, machine=machine))
     return plan_of(verdict(Phase.STARTING, Reason.STARTING, "QEMU is being started"), *actions)
 
 
-def _announce(record: Record, missing: tuple[Disk, ...]) -> Record:
-    """Notes images before they are made, with time 0: made, but not yet known to be finished."""
-    names = {(d.name, d.source.pool, d.source.image) for d in missing}
-    kept = tuple(made for made in record.created_images if (made.disk, made.pool, made.image) not in names)
-    fresh = tuple(CreatedImage(disk=d, pool=p, image=i, created_at=0.0, doomed=False) for d, p, i in sorted(names))
-    return replace(record, created_images=tuple(sorted((*kept, *fresh), key=lambda made: made.disk)))
+def _key(source: FileSource) -> tuple[str, str]:
+    return source.pool, source.image
 
 
 def _growth(guest: Guest, machine: Machine, storage: StorageFacts) -> list[Action]:
     grown: list[Action] = []
     for spec, disk in zip(guest.spec.disks, machine.disks, strict=True):
-        found = storage.images.get((disk.source.pool, disk.source.image))
-        if spec.size is None or not isinstance(found, ImageFacts) or disk.read_only:
-            continue
-        if parse_quantity(spec.size) > found.virtual_size_bytes:
-            grown.append(GrowImage(disk=disk.name, source=disk.source, size_bytes=parse_quantity(spec.size)))
+        found = storage.images.get((disk.source.pool, disk.source.image)) if disk.source else None
+        if isinstance(found, ImageFacts):
+            grown += growth_of(spec, disk, found)
     return grown
 
 
@@ -204,7 +150,8 @@ def _launching(guest: Guest, observed: ObservedGuest, record: Record, machine: M
         record,
         source=source_text(guest.spec),
         machine=machine,
-        run=Run(identity=None, started_at=now, resumed=False, argv=(), qemu_version=observed.capabilities.version),
+        run=new_run(now=now, qemu_version=observed.capabilities.version),
+        pending=(),
         paused=False,
         stop=None,
         ended=False,

@@ -10,6 +10,7 @@ from guestlet.api.guest import VirtualGuest
 from guestlet.api.guest_status import VirtualGuestStatus
 from guestlet.host.accelerator import AcceleratorProbe
 from guestlet.host.facts import (
+    Heard,
     ImageFacts,
     NodeFacts,
     PoolFacts,
@@ -17,12 +18,13 @@ from guestlet.host.facts import (
     ProcessIdentity,
     ScriptOutcome,
     ScriptRun,
+    Surroundings,
     TapRequest,
 )
 from guestlet.host.ledger import Holding
 from guestlet.qemu.capabilities import Capabilities
 from guestlet.qemu.commands import Command
-from guestlet.qemu.machine import FileSource, HostPaths, Machine
+from guestlet.qemu.machine import Bandwidth, Disk, FileSource, HostPaths, Machine
 
 
 class GuestHost(Protocol):
@@ -122,6 +124,36 @@ class GuestHost(Protocol):
     async def run_script(self, run: ScriptRun) -> ScriptOutcome:
         """Runs a tap script with a time limit."""
 
+    async def hand_over_tap(self, guest: str, request: TapRequest) -> tuple[str, ...]:
+        """Passes the open tap's descriptors to the guest's running QEMU (``getfd``) and lets go of them here.
+
+        Returns the names QEMU knows them by, one a queue, for ``netdev_add``.
+
+        Raises:
+            Refused: TapFailed, the tap was not opened. Unknown, Broken: as ``execute``.
+        """
+
+    async def move_tap(self, name: str, bridge: str) -> None:
+        """Puts an existing tap on another bridge; again is fine.
+
+        Raises:
+            Refused: NoSuchBridge, TapFailed.
+        """
+
+    async def shape_tap(self, name: str, bandwidth: Bandwidth | None) -> None:
+        """Sets the limits of an existing tap, or takes them away (``None``); again is fine.
+
+        Raises:
+            Refused: BandwidthUnsupported (the kernel cannot), TapFailed.
+        """
+
+    async def lend_disk(self, guest: str, disk: Disk) -> None:
+        """Gives QEMU's user its rights on the disk's image and on every backing image; idempotent.
+
+        Raises:
+            Refused: ImageMissing, ImageNameRefused, BackingImageMissing.
+        """
+
     # process and monitor
     def paths(self, guest: str, machine: Machine) -> HostPaths:
         """The node's paths and descriptors for this guest's command line."""
@@ -152,6 +184,16 @@ class GuestHost(Protocol):
 
     def exit_note(self, guest: str) -> str | None:
         """Why QEMU said it would go (last SHUTDOWN event's reason: guest-shutdown, host-qmp-quit…), if it said so."""
+
+    def heard(self, guest: str) -> Heard:
+        """What the guest's QEMU said since the agent began to listen to it."""
+
+    async def surroundings(self, identity: ProcessIdentity) -> Surroundings:
+        """What the node knows of that process, which is a QEMU, beside its own answers.
+
+        Raises:
+            Refused: QemuMissing, it ended, or may not be looked at.
+        """
 
     async def cmdline(self, identity: ProcessIdentity) -> tuple[str, ...] | None:
         """``/proc/<pid>/cmdline`` of that process."""

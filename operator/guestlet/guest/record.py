@@ -5,17 +5,18 @@ decision; it is extended, never recomputed. Reading and writing the bytes is the
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from guestlet.api.codec import dump_value, load_value
 from guestlet.errors import Broken
+from guestlet.guest.record_versions import UPGRADERS
 from guestlet.host.facts import ProcessIdentity
 from guestlet.qemu.machine import Machine
 
 RECORD_FILE = "record.json"
-VERSION = 1
+VERSION = 2
 
 
 class StopCause(StrEnum):
@@ -77,22 +78,80 @@ class CreatedImage:
     doomed: bool
 
 
+class PendingKind(StrEnum):
+    """What a change of the running machine waits for."""
+
+    PLUG = "Plug"  # its parts are made; a part that fails takes all of them away again
+    UNPLUG = "Unplug"  # the guest is asked to let go; its parts are taken away once QEMU has let go of the device
+    EXCHANGE = "Exchange"  # the medium of a drive: the old one out (``asked`` 0), then the new one in (``asked`` 1)
+    RESIZE = "Resize"  # virtio-mem was asked; the guest takes or gives blocks as it can
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """A change of the running machine that was begun. ``part``: the qdev id (``disk-data``, ``cpu-1``, ``memory``).
+
+    ``asked``: how often the guest was asked, the last time ``asked_at`` (seconds since the epoch, 0: never).
+    """
+
+    part: str
+    kind: PendingKind
+    since: float
+    asked: int
+    asked_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aliases:
+    """Names that a QEMU which guestlet did not start has for what guestlet would call otherwise: ours → its.
+
+    ``devices``: qdev ids, or QOM paths of devices without one; ``nodes``: node-names of disks; ``netdevs``: netdev ids.
+    """
+
+    devices: Mapping[str, str]
+    nodes: Mapping[str, str]
+    netdevs: Mapping[str, str]
+
+
+NO_ALIASES = Aliases(devices={}, nodes={}, netdevs={})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One life of QEMU, from before its launch: ``identity`` is ``None`` until it was started and found."""
+    """One life of QEMU, from before its launch: ``identity`` is ``None`` until it was started and found.
+
+    ``foreign``: somebody else started it, and ``aliases`` says what it calls our parts.
+    """
 
     identity: ProcessIdentity | None
     started_at: float
     resumed: bool
     argv: tuple[str, ...]
     qemu_version: str
+    foreign: bool
+    aliases: Aliases
+
+
+def new_run(*, now: float, qemu_version: str) -> Run:
+    """A life of QEMU that is about to begin."""
+    return Run(
+        identity=None,
+        started_at=now,
+        resumed=False,
+        argv=(),
+        qemu_version=qemu_version,
+        foreign=False,
+        aliases=NO_ALIASES,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """Everything remembered of one guest. ``machine`` is the live description: what runs now, or ran last.
 
-    ``source`` is the user's spec (JSON text) that ``machine`` was made from. ``failures`` counts crashes in a row,
+    ``source`` is the user's spec (JSON text) that ``machine`` was made from, live changes included; ``pending`` are
+    changes of the running machine that were begun: what is being plugged is in ``machine`` already, what is being
+    unplugged is still there. ``failures`` counts crashes in a row,
     ``ended`` says that a guest of strategy RerunOnFailure, Once or Manual has had its run. ``epoch`` is the highest
     placement epoch seen, ``given_away_epoch`` the one handed over (never resumed at or below it).
     """
@@ -107,6 +166,7 @@ class Record:
     source: str
     machine: Machine | None
     run: Run | None
+    pending: tuple[Pending, ...]
     paused: bool
     stop: StopIntent | None
     restart_token: str | None
@@ -116,11 +176,6 @@ class Record:
     failures: int
     last_exit: LastExit | None
     created_images: tuple[CreatedImage, ...]
-
-
-Upgrader = Callable[[dict[str, object]], dict[str, object]]
-# One entry for each past version: VERSION n → n + 1. Files kept from each version prove them (tests/unit/guest).
-UPGRADERS: Mapping[int, Upgrader] = {}
 
 
 def dump_record(record: Record) -> bytes:

@@ -5,20 +5,22 @@ Pure; a spec that this node cannot serve is a ``Refused`` that names field, valu
 """
 
 from guestlet.api.guest_spec import AcceleratorChoice, CpuSpec
-from guestlet.api.quantity import format_bytes, parse_quantity
 from guestlet.api.reasons import Reason
 from guestlet.errors import Refused
 from guestlet.guest.desired import Guest
 from guestlet.guest.observed import ObservedGuest, StorageFacts
 from guestlet.guest.resolve_disks import resolve_disks
-from guestlet.guest.resolve_networks import resolve_networks
+from guestlet.guest.resolve_memory import resolve_memory
+from guestlet.guest.resolve_networks import refuse_unserved, resolve_networks
 from guestlet.guest.resolve_pci import resolve_pci
+from guestlet.pci.layout import Layout
+from guestlet.pci.plug import unplug
 from guestlet.qemu.capabilities import Capabilities
-from guestlet.qemu.machine import Accelerator, Cpu, FirmwareType, KernelBoot, Machine
+from guestlet.qemu.machine import Accelerator, Cpu, FirmwareType, KernelBoot, Machine, Nic
+from guestlet.qemu.names import nic_device
 
 # TCG's translation cache is 1 GiB unless told otherwise (design: it must be counted in the guest's overhead).
 TB_SIZE_MIB = 128
-MIB = 1024 * 1024
 _DEFAULT_MODELS = ("Nehalem", "Westmere", "qemu64")
 
 
@@ -28,14 +30,16 @@ def resolve_machine(*, guest: Guest, observed: ObservedGuest, previous: Machine 
     Raises:
         Refused: the node cannot serve this spec; the reason and message are for the guest's owner.
     """
-    storage = observed.storage
-    if storage is None:
-        raise ValueError("a machine is resolved only after its storage was looked at")
+    storage, network = observed.storage, observed.network
+    if storage is None or network is None:
+        raise ValueError("a machine is resolved only after its storage and network were looked at")
     spec = guest.spec
     accelerator = _accelerator(spec.accelerator, observed)
     disks = resolve_disks(spec.disks, storage=storage, previous=previous)
     networks = resolve_networks(spec.networks, uuid=uuid, previous=previous)
-    _check_network(guest, observed)
+    for each in spec.networks:
+        refuse_unserved(each, observed.node, network)
+    memory = resolve_memory(spec.memory, observed)
     return Machine(
         uuid=uuid,
         name=str(guest.key),
@@ -46,7 +50,7 @@ def resolve_machine(*, guest: Guest, observed: ObservedGuest, previous: Machine 
         firmware_image=_firmware(guest, storage, previous),
         kernel=_kernel(guest, storage),
         cpu=_cpu(spec.cpu, observed, previous),
-        memory_bytes=_memory(guest, observed),
+        memory=memory,
         disks=disks,
         networks=networks,
         rng=spec.devices.rng,
@@ -55,8 +59,24 @@ def resolve_machine(*, guest: Guest, observed: ObservedGuest, previous: Machine 
         pvpanic=spec.devices.pvpanic,
         serial_log=spec.console.serial_log,
         sandbox=observed.capabilities.sandbox,
-        pci=resolve_pci(spec, disks=disks, networks=networks, previous=previous),
+        pci=resolve_pci(
+            spec,
+            disks=disks,
+            networks=networks,
+            virtio_mem=memory.virtio_mem is not None,
+            previous=_layout_before(previous, networks) if previous else None,
+        ),
     )
+
+
+def _layout_before(previous: Machine, networks: tuple[Nic, ...]) -> Layout:
+    """The layout without the cards that are of another model now: a conventional one may not stay on a root port."""
+    layout = previous.pci
+    models = {each.name: each.model for each in previous.networks}
+    for nic in networks:
+        if models.get(nic.name, nic.model) is not nic.model:
+            layout = unplug(layout, nic_device(nic.name))
+    return layout
 
 
 def _accelerator(choice: AcceleratorChoice, observed: ObservedGuest) -> Accelerator:
@@ -135,26 +155,38 @@ def _cpu(spec: CpuSpec, observed: ObservedGuest, previous: Machine | None) -> Cp
         )
     sockets, cores, threads = topology(spec)
     return Cpu(
-        count=spec.count, sockets=sockets, cores=cores, threads=threads, model=_model(spec.model, observed, previous)
+        count=spec.count,
+        max_count=spec.max_count or spec.count,
+        sockets=sockets,
+        cores=cores,
+        threads=threads,
+        model=_model(spec.model, observed, previous),
     )
 
 
 def topology(spec: CpuSpec) -> tuple[int, int, int]:
-    """Sockets, cores, threads with product ``count``: the first absent one of sockets, cores, threads takes the rest.
+    """Sockets, cores, threads with product ``maxCount``: the first absent one of them takes the rest.
 
     Raises:
-        Refused: the product cannot be ``count``.
+        Refused: the product cannot be ``maxCount`` (``count`` where that is absent), or that is less than ``count``.
     """
+    most = spec.max_count or spec.count
+    field = "count" if spec.max_count is None else "maxCount"
+    if most < spec.count:
+        raise Refused(
+            Reason.INVALID_SPEC,
+            f"spec.cpu.maxCount: {most} is less than the count {spec.count}; raise it, or remove it",
+        )
     given = {"sockets": spec.sockets, "cores": spec.cores, "threads": spec.threads}
     product = 1
     for value in given.values():
         product *= value or 1
-    rest, remainder = divmod(spec.count, product)
+    rest, remainder = divmod(most, product)
     absent = [name for name, value in given.items() if value is None]
     if remainder or (rest != 1 and not absent):
         raise Refused(
             Reason.INVALID_SPEC,
-            f"spec.cpu: sockets x cores x threads = {product} cannot make count {spec.count}; correct one of them",
+            f"spec.cpu: sockets x cores x threads = {product} cannot make {field} {most}; correct one of them",
         )
     full = {name: value or 1 for name, value in given.items()}
     if absent:
@@ -182,48 +214,3 @@ def _model(wanted: str | None, observed: ObservedGuest, previous: Machine | None
             f"{', '.join(sorted(capabilities.cpu_models)[:12])}, …",
         )
     return capabilities.versioned_model(wanted)
-
-
-def _memory(guest: Guest, observed: ObservedGuest) -> int:
-    wanted = parse_quantity(guest.spec.memory.size)
-    if wanted % MIB:
-        raise Refused(
-            Reason.INVALID_SPEC,
-            f"spec.memory.size: {guest.spec.memory.size} is not a whole number of MiB; use {wanted // MIB + 1}Mi",
-        )
-    node = observed.node
-    free = node.memory_bytes - node.memory_reserved_bytes - observed.committed_memory_bytes
-    if observed.process.running is None and wanted > free:
-        raise Refused(
-            Reason.INSUFFICIENT_MEMORY,
-            f"spec.memory.size: {guest.spec.memory.size} on node {node.name}, which has {format_bytes(max(free, 0))} "
-            "free for guests; ask for less, stop another guest, or use another node",
-        )
-    return wanted
-
-
-def _check_network(guest: Guest, observed: ObservedGuest) -> None:
-    facts = observed.network
-    if facts is None:
-        raise ValueError("a machine is resolved only after its network was looked at")
-    for number, nic in enumerate(guest.spec.networks):
-        where = f"spec.networks[{number}]"
-        if nic.bridge is not None:
-            if nic.bridge.name not in observed.node.bridges:
-                raise Refused(
-                    Reason.NO_SUCH_BRIDGE,
-                    f"{where}.bridge.name: {nic.bridge.name!r} is not among the node's allowedBridges "
-                    f"({', '.join(observed.node.bridges) or 'none'}); allow it in the node's settings or use another",
-                )
-            if nic.bridge.name not in facts.bridges:
-                raise Refused(
-                    Reason.NO_SUCH_BRIDGE,
-                    f"{where}.bridge.name: node {observed.node.name} has no bridge {nic.bridge.name!r}; create it",
-                )
-        for field in ("up_script", "down_script"):
-            script = getattr(nic.tap, field) if nic.tap else None
-            if script is not None and script not in facts.scripts:
-                raise Refused(
-                    Reason.NO_SUCH_SCRIPT,
-                    f"{where}.tap.{field.replace('_s', 'S')}: the node's scriptsDir holds no executable {script!r}",
-                )

@@ -1,15 +1,14 @@
 """Disks of the next start: sources checked against what the pools hold, units given once and kept. Pure."""
 
 import hashlib
-from collections.abc import Iterable
 
-from guestlet.api.disk_spec import DiskSpec, FileSourceSpec
+from guestlet.api.disk_spec import DiskSpec, FileSourceSpec, ThrottleSpec
 from guestlet.api.quantity import format_bytes, parse_quantity
 from guestlet.api.reasons import Reason
 from guestlet.errors import Refused
 from guestlet.guest.observed import StorageFacts
 from guestlet.host.facts import ImageFacts
-from guestlet.qemu.machine import Disk, DiskBus, FileSource, ImageFormat, Machine
+from guestlet.qemu.machine import Disk, DiskBus, FileSource, ImageFormat, Machine, Throttle
 
 _SERIAL_MAX = 20  # of virtio-blk (VIRTIO 1.2, 5.2.6.1) and ATA
 # Five AHCI controllers of six ports each; a virtio-scsi controller addresses 256 targets (we use LUN 0 of each).
@@ -22,12 +21,43 @@ def resolve_disks(specs: tuple[DiskSpec, ...], *, storage: StorageFacts, previou
     Raises:
         Refused: an image or pool is not as the spec says, or a bus has no unit left.
     """
-    units = _units(specs, previous)
-    _refuse_double_serials(specs)
-    recorded = {disk.name: disk for disk in previous.disks} if previous else {}
-    return tuple(
-        _disk(number, spec, storage, unit=units[spec.name], recorded=recorded.get(spec.name))
-        for number, spec in enumerate(specs)
+    wanted = {spec.name for spec in specs}
+    held = [disk for disk in previous.disks if disk.name in wanted] if previous else []
+    disks = []
+    for number, spec in enumerate(specs):
+        disk = resolve_disk(spec, earlier=specs[:number], storage=storage, live=tuple(held))
+        disks.append(disk)
+        held = [each for each in held if each.name != disk.name] + [disk]
+    return tuple(disks)
+
+
+def resolve_disk(
+    spec: DiskSpec, *, earlier: tuple[DiskSpec, ...], storage: StorageFacts, live: tuple[Disk, ...]
+) -> Disk:
+    """One disk; ``live``: those that the machine has and will have, ``earlier``: the spec's disks before this one.
+
+    Raises:
+        Refused: its image or pool is not as the spec says, its bus has no unit left, or its serial is an earlier one's.
+    """
+    _refuse_double_serial(spec, earlier)
+    where = f"spec.disks[{spec.name}]"
+    recorded = next((each for each in live if each.name == spec.name), None)
+    source = file_source(spec)
+    return Disk(
+        name=spec.name,
+        bus=spec.bus,
+        source=_resolved_source(where, source, storage) if source else None,
+        size_bytes=_size(where, spec, storage, recorded),
+        read_only=spec.read_only or spec.cdrom,
+        cdrom=spec.cdrom,
+        serial=_serial(spec),
+        cache=spec.cache,
+        aio=spec.aio,
+        discard=spec.discard,
+        io_thread=spec.io_thread,
+        throttle=_throttle(spec.throttle) if spec.throttle else None,
+        boot_order=spec.boot_order,
+        unit=_unit(spec, live),
     )
 
 
@@ -40,45 +70,48 @@ def _serial(spec: DiskSpec) -> str:
     return f"{spec.name[: _SERIAL_MAX - 9]}-{hashlib.sha256(spec.name.encode()).hexdigest()[:8]}"
 
 
-def _refuse_double_serials(specs: tuple[DiskSpec, ...]) -> None:
-    owners: dict[str, str] = {}
-    for spec in specs:
-        serial = _serial(spec)
-        if serial in owners:
+def _refuse_double_serial(spec: DiskSpec, earlier: tuple[DiskSpec, ...]) -> None:
+    serial = _serial(spec)
+    for other in earlier:
+        if _serial(other) == serial:
             raise Refused(
                 Reason.INVALID_SPEC,
-                f"spec.disks[{spec.name}].serial: {serial!r} is also that of disk {owners[serial]}; give another",
+                f"spec.disks[{spec.name}].serial: {serial!r} is also that of disk {other.name}; give another",
             )
-        owners[serial] = spec.name
 
 
-def file_source(spec: DiskSpec) -> FileSourceSpec:
-    """The disk's file source, the only kind of source of this version.
+def file_source(spec: DiskSpec) -> FileSourceSpec | None:
+    """The disk's file source, the only kind of source of this version; ``None``: a cdrom drive without a medium.
 
     Raises:
-        Refused: the disk names no source (an object older than the rule of the CRD).
+        Refused: a disk names no source (an object older than the rule of the CRD).
     """
-    if spec.source.file is None:
+    if spec.source is None and spec.cdrom:
+        return None
+    if spec.source is None or spec.source.file is None:
         raise Refused(Reason.INVALID_SPEC, f"spec.disks[{spec.name}].source: name exactly one source, file")
     return spec.source.file
 
 
-def _units(specs: tuple[DiskSpec, ...], previous: Machine | None) -> dict[str, int | None]:
-    kept = {disk.name: (disk.bus, disk.unit) for disk in previous.disks} if previous else {}
-    units: dict[str, int | None] = {}
-    for spec in specs:
-        bus, unit = kept.get(spec.name, (None, None))
-        units[spec.name] = unit if bus is spec.bus else None
-    for spec in specs:
-        if spec.bus in _UNITS and units[spec.name] is None:
-            taken = {units[other.name] for other in specs if other.bus is spec.bus}
-            units[spec.name] = _first_free(taken, spec)
-    return units
+def _throttle(spec: ThrottleSpec) -> Throttle:
+    return Throttle(
+        iops=spec.iops,
+        iops_burst=spec.iops_burst,
+        bandwidth_bytes=parse_quantity(spec.bandwidth) if spec.bandwidth else None,
+        bandwidth_burst_bytes=parse_quantity(spec.bandwidth_burst) if spec.bandwidth_burst else None,
+    )
 
 
-def _first_free(taken: Iterable[int | None], spec: DiskSpec) -> int:
-    limit = _UNITS[spec.bus]
-    free = next((unit for unit in range(limit) if unit not in set(taken)), None)
+def _unit(spec: DiskSpec, live: tuple[Disk, ...]) -> int | None:
+    """The unit that the disk has, else the first that no disk of its bus has."""
+    limit = _UNITS.get(spec.bus)
+    if limit is None:
+        return None
+    held = {disk.name: disk.unit for disk in live if disk.bus is spec.bus}
+    if spec.name in held:
+        return held[spec.name]
+    taken = frozenset(held.values())
+    free = next((unit for unit in range(limit) if unit not in taken), None)
     if free is None:
         raise Refused(
             Reason.PCI_EXHAUSTED,
@@ -87,42 +120,31 @@ def _first_free(taken: Iterable[int | None], spec: DiskSpec) -> int:
     return free
 
 
-def _disk(number: int, spec: DiskSpec, storage: StorageFacts, *, unit: int | None, recorded: Disk | None) -> Disk:
-    where = f"spec.disks[{number}]"
+def _size(where: str, spec: DiskSpec, storage: StorageFacts, recorded: Disk | None) -> int:
     source = file_source(spec)
+    if source is None:
+        return 0
     found = _image(f"{where}.source.file", source, storage)
     if recorded is not None and _is_same_raw(source, recorded.source) and _is_file(found):
         # A guest may write anything into its raw disk, another image's header too: what was recorded counts.
-        size = max(parse_quantity(spec.size) if spec.size else 0, recorded.size_bytes)
-    elif isinstance(found, Refused):
+        return max(parse_quantity(spec.size) if spec.size else 0, recorded.size_bytes)
+    if isinstance(found, Refused):
         raise Refused(found.reason, f"{where}.source.file.image: {found.message}")
-    else:
-        size = _checked_size(where, spec, source, found, storage)
-    return Disk(
-        name=spec.name,
-        bus=spec.bus,
-        source=FileSource(
-            pool=source.pool,
-            image=source.image,
-            format=source.format,
-            backing_image=source.backing_image,
-            backing_format=_backing_format(f"{where}.source.file", source, storage),
-        ),
-        size_bytes=size,
-        read_only=spec.read_only or spec.cdrom,
-        cdrom=spec.cdrom,
-        serial=_serial(spec),
-        cache=spec.cache,
-        aio=spec.aio,
-        discard=spec.discard,
-        io_thread=spec.io_thread,
-        boot_order=spec.boot_order,
-        unit=unit,
+    return _checked_size(where, spec, source, found, storage)
+
+
+def _resolved_source(where: str, source: FileSourceSpec, storage: StorageFacts) -> FileSource:
+    return FileSource(
+        pool=source.pool,
+        image=source.image,
+        format=source.format,
+        backing_image=source.backing_image,
+        backing_format=_backing_format(f"{where}.source.file", source, storage),
     )
 
 
-def _is_same_raw(source: FileSourceSpec, recorded: FileSource) -> bool:
-    if source.format is not ImageFormat.RAW or recorded.format is not ImageFormat.RAW:
+def _is_same_raw(source: FileSourceSpec, recorded: FileSource | None) -> bool:
+    if recorded is None or source.format is not ImageFormat.RAW or recorded.format is not ImageFormat.RAW:
         return False
     return (source.pool, source.image) == (recorded.pool, recorded.image)
 

@@ -11,6 +11,8 @@ from guestlet.api.guest_status import LastExit as LastExitStatus
 from guestlet.api.guest_status import Phase, QemuStatus, VirtualGuestStatus
 from guestlet.api.reasons import ConditionType, Reason
 from guestlet.errors import Refused
+from guestlet.guest.change.difference import live_changes
+from guestlet.guest.change.edit import settled_machine
 from guestlet.guest.describe import publish_machine
 from guestlet.guest.desired import Guest
 from guestlet.guest.observed import ObservedGuest
@@ -18,10 +20,10 @@ from guestlet.guest.record import LastExit, Record
 from guestlet.guest.resolve import resolve_machine
 from guestlet.guest.source import waiting_fields
 from guestlet.guest.times import rfc3339
-from guestlet.guest.verdict import Verdict
+from guestlet.guest.verdict import Statement, Verdict
 from guestlet.host.accelerator import AcceleratorProbe
 from guestlet.pci.observed import Numbered, Seen
-from guestlet.qemu.machine import Accelerator
+from guestlet.qemu.machine import Accelerator, Machine
 from guestlet.qemu.replies import RunState
 
 _STANDING = {
@@ -65,11 +67,26 @@ def _described(guest: Guest, outcome: Outcome) -> VirtualGuestStatus:
         "last_exit": _exit_status(exit_) if exit_ else guest.published.last_exit,
         "restart_token": record.restart_token,
     }
-    if record.machine is None:
+    machine = settled_machine(record)
+    if machine is None:
         return VirtualGuestStatus().model_copy(update=common)
-    published = publish_machine(record.machine, numbered=_numbered(guest, outcome), created_at=_created_at(record))
-    qemu = _qemu(outcome, record, sandbox=record.machine.sandbox)
+    published = publish_machine(
+        machine,
+        numbered=_numbered(guest, outcome),
+        created_at=_created_at(record),
+        memory_now_bytes=_memory_now(outcome, machine),
+        aliases=record.run.aliases.devices if record.run else None,
+    )
+    qemu = _qemu(outcome, record, sandbox=machine.sandbox)
     return published.model_copy(update={**common, "qemu": qemu})
+
+
+def _memory_now(outcome: Outcome, machine: Machine) -> int:
+    """QEMU's own word; it is asked while anything is changed, and after that the guest has all that it was offered."""
+    monitor = outcome.observed.monitor if outcome.observed else None
+    if monitor is not None and monitor.inventory is not None:
+        return monitor.inventory.base_memory_bytes + monitor.inventory.plugged_memory_bytes
+    return machine.memory.asked_bytes
 
 
 def _qemu(outcome: Outcome, record: Record, *, sandbox: bool) -> QemuStatus:
@@ -90,7 +107,7 @@ def _created_at(record: Record) -> dict[str, str]:
         (made.pool, made.image): rfc3339(made.created_at) for made in record.created_images if made.created_at > 0
     }
     disks = record.machine.disks if record.machine else ()
-    keys = {disk.name: (disk.source.pool, disk.source.image) for disk in disks}
+    keys = {disk.name: (disk.source.pool, disk.source.image) for disk in disks if disk.source is not None}
     return {name: images[key] for name, key in keys.items() if key in images}
 
 
@@ -131,11 +148,10 @@ def _exit_status(last: LastExit) -> LastExitStatus:
 def _conditions(guest: Guest, outcome: Outcome, now: float) -> tuple[Condition, ...]:
     verdict = outcome.verdict
     ready = verdict.phase is Phase.RUNNING and not verdict.stalled
-    working = not verdict.stalled and verdict.phase not in _DONE
     said = [
         _condition(ConditionType.READY, ready, verdict.reason, verdict.message),
-        _condition(ConditionType.RECONCILING, working, verdict.reason, verdict.message if working else ""),
-        _condition(ConditionType.STALLED, verdict.stalled, verdict.reason, verdict.message if verdict.stalled else ""),
+        _reconciling(verdict),
+        _stalled(verdict),
         _paused(guest, outcome),
         _restart_required(guest, outcome),
     ]
@@ -148,6 +164,31 @@ def _conditions(guest: Guest, outcome: Outcome, now: float) -> tuple[Condition, 
         each.model_copy(update={"observed_generation": guest.generation, "last_transition_time": stamp})
         for each in said
     )
+
+
+def _reconciling(verdict: Verdict) -> Condition:
+    """The guest itself is being worked on, or a change of its running machine is."""
+    kind, changes = ConditionType.RECONCILING, verdict.changes.working
+    if not verdict.stalled and verdict.phase not in _DONE:
+        return _condition(kind, True, verdict.reason, verdict.message)
+    if changes and not verdict.stalled:
+        return _condition(kind, True, changes[0].reason, _told(changes))
+    return _condition(kind, False, verdict.reason, "")
+
+
+def _stalled(verdict: Verdict) -> Condition:
+    kind, changes = ConditionType.STALLED, verdict.changes.stuck
+    if verdict.stalled:
+        return _condition(kind, True, verdict.reason, verdict.message)
+    if changes:
+        return _condition(kind, True, changes[0].reason, _told(changes))
+    return _condition(kind, False, verdict.reason, "")
+
+
+def _told(statements: tuple[Statement, ...]) -> str:
+    """Each field once, in its own words."""
+    said = (each.message if each.field in each.message else f"{each.field}: {each.message}" for each in statements)
+    return "; ".join(said)
 
 
 def _condition(kind: ConditionType, status: bool, reason: Reason, message: str) -> Condition:
@@ -177,14 +218,28 @@ def _restart_required(guest: Guest, outcome: Outcome) -> Condition:
     if record is not None and record.run is not None:
         if not record.source:
             return _known_to_wait(guest)
-        fields = waiting_fields(guest.spec, record.source)
+        fields = _waiting(guest, outcome, record)
     if not fields:
         return _condition(ConditionType.RESTART_REQUIRED, False, Reason.UP_TO_DATE, "")
     message = f"these fields take effect at the next start: {', '.join(fields)}; change spec.restart.token to restart"
+    why = "; ".join(each.message for each in outcome.verdict.changes.waiting)
+    message += f" ({why})" if why else ""
     refusal = _next_refusal(guest, outcome)
     if refusal is not None:
         message += f"; as they stand, the next start would be refused: {refusal}"
     return _condition(ConditionType.RESTART_REQUIRED, True, Reason.FIELDS_WAITING, message)
+
+
+def _waiting(guest: Guest, outcome: Outcome, record: Record) -> tuple[str, ...]:
+    """Fields that differ and are not changed in the running machine, nor are about to be."""
+    live = [each.field for each in live_changes(guest.spec, record.source)]
+    cold = {each.field for each in outcome.verdict.changes.waiting}
+    handled = [each for each in live if each not in cold]
+    return tuple(
+        each
+        for each in waiting_fields(guest.spec, record.source)
+        if not any(each == field or each.startswith(f"{field}.") for field in handled)
+    )
 
 
 def _known_to_wait(guest: Guest) -> Condition:

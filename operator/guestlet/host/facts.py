@@ -1,5 +1,6 @@
 """Facts about the node, as values: what observation returns and plans decide on. No effects here."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -89,6 +90,36 @@ class TapRequest:
     name: str
     queues: int
     bridge: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the node knows of a running QEMU beside its own answers.
+
+    ``argv`` and ``folder`` (its working directory) from ``/proc``, ``taps`` by descriptor, ``bridges`` by tap, names of
+    the node's ``pools`` by folder.
+    """
+
+    argv: tuple[str, ...]
+    folder: str
+    taps: Mapping[int, str]
+    bridges: Mapping[str, str]
+    pools: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """What a guest's QEMU said by events, which may be lost with the agent: never more than a reason to ask again.
+
+    ``reset_at``: QEMU's stamp of the last RESET, seconds since the epoch. ``unplug_refusals``: by qdev id, when and
+    why the guest would not let go (DEVICE_UNPLUG_GUEST_ERROR, MEM_UNPLUG_ERROR, ACPI_DEVICE_OST).
+    """
+
+    reset_at: float | None
+    unplug_refusals: Mapping[str, tuple[float, str]]
+
+
+NOTHING_HEARD = Heard(reset_at=None, unplug_refusals={})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

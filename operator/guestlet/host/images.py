@@ -298,8 +298,8 @@ class Images:
             return False  # no image: the identity file's kind, a folder, a link
         return found is not None and found.backing_image == backing
 
-    def lend(self, pool: str, image: str, *, writable: bool) -> None:
-        """Lets QEMU's uid write an image alone, or read it.
+    def lend(self, pool: str, image: str, *, writable: bool, user: access.QemuUser | None) -> None:
+        """Lets QEMU's uid write an image alone, or read it. ``None``: QEMU has our own rights.
 
         Raises:
             Refused: ImageMissing, ImageNameRefused, HostFailure (the pool's directory is closed to QEMU).
@@ -307,12 +307,12 @@ class Images:
         try:
             with self._opened(pool, image, os.O_RDONLY) as fd:
                 if writable:
-                    access.make_own(fd, self._user)
+                    access.make_own(fd, user)
                 else:
-                    access.let_read(fd, self._user)
+                    access.let_read(fd, user)
         except FileNotFoundError as error:
             raise Refused(Reason.IMAGE_MISSING, f"pool {pool} has no image {image}") from error
-        access.require_passage(self._pools[pool].path, self._user)
+        access.require_passage(self._pools[pool].path, user)
 
     def remove_leftovers(self) -> int:
         """Deletes what a broken-off creation left in the pools; returns how many files that were."""

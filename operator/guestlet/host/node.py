@@ -4,42 +4,42 @@ It must never decide what a guest should be; it knows devices, files and process
 """
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 from guestlet.api.reasons import Reason
-from guestlet.errors import Broken, GuestletError, Refused
-from guestlet.host import access, network
+from guestlet.errors import Broken, GuestletError, Refused, Unknown
+from guestlet.host import access, process
 from guestlet.host.accelerator import AcceleratorProbe, probe_accelerator
+from guestlet.host.adoption import take_in
 from guestlet.host.capabilities import read_capabilities
 from guestlet.host.facts import (
-    ImageFacts,
+    Heard,
     LaunchUser,
     NodeFacts,
-    PoolFacts,
     ProcessFacts,
     ProcessIdentity,
-    ScriptOutcome,
-    ScriptRun,
+    Surroundings,
     TapRequest,
 )
 from guestlet.host.files import DirectoryLock, read_if_there, trim_by_copy, write_atomically
-from guestlet.host.firmware import Firmware
-from guestlet.host.images import Images, Pool
+from guestlet.host.foreign import look_at
+from guestlet.host.hearing import Hearing
 from guestlet.host.inventory import node_facts
-from guestlet.host.ledger import Holding, Ledger
+from guestlet.host.node_network import NodeNetwork
+from guestlet.host.node_storage import NodeStorage
 from guestlet.host.places import Places, make_directory
-from guestlet.host.preparation import prepare, tap_places
-from guestlet.host.process import command_line
+from guestlet.host.preparation import lend_disk, prepare, tap_places
 from guestlet.host.running import QemuProcesses, RawEvent
-from guestlet.host.scripts import Scripts
 from guestlet.host.trial import QemuProgram
+from guestlet.qemu import commands
 from guestlet.qemu.capabilities import Capabilities
 from guestlet.qemu.commands import Command
-from guestlet.qemu.events import Event, Other, Shutdown, parse_event
-from guestlet.qemu.machine import FileSource, HostPaths, Machine
+from guestlet.qemu.events import Event, Other, parse_event
+from guestlet.qemu.machine import Disk, HostPaths, Machine
 from guestlet.settings import AgentSettings
 
 SERIAL_LOG_LIMIT_BYTES = 1024 * 1024
@@ -47,7 +47,7 @@ _Part = TypeVar("_Part")
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-class NodeHost:
+class NodeHost(NodeStorage, NodeNetwork):
     """One node's host. ``on_event`` and ``on_exit`` wake a guest's worker: called in the loop, they must not raise."""
 
     def __init__(
@@ -62,15 +62,12 @@ class NodeHost:
         self._on_exit = on_exit
         privileged = os.geteuid() == 0
         self._user = access.QemuUser(uid=settings.qemu_uid, gid=settings.qemu_gid) if privileged else None
+        NodeStorage.__init__(self, settings, self._user)
+        NodeNetwork.__init__(self, settings)
         self._places = Places(state_dir=settings.state_dir.absolute(), runtime_dir=settings.runtime_dir.absolute())
-        pools = tuple(Pool(name=each.name, path=each.path.absolute()) for each in settings.pools)
-        self._images = Images(pools, qemu_img=settings.qemu_img, user=self._user)
-        self._firmware = Firmware(settings.firmware_dirs)
-        self._scripts = Scripts(settings.scripts_dir, timeout_s=settings.script_timeout_seconds)
-        self._taps = network.Taps()
-        self._ledger = Ledger()
         self._tap_numbers: dict[str, tuple[tuple[str, tuple[int, ...]], ...]] = {}
-        self._shutdown_reasons: dict[str, str] = {}
+        self._handed_over: dict[str, tuple[str, tuple[str, ...]]] = {}
+        self._hearing = Hearing()
         self._lock = DirectoryLock(
             self._places.state_dir / "agent.lock", holder=f"agent {settings.node_name} (pid {os.getpid()})"
         )
@@ -108,7 +105,7 @@ class NodeHost:
             user=self._user,
             environment=self._environment(),
             on_event=self._event,
-            on_exit=self._on_exit,
+            on_exit=self._ended,
             reading=reading,
         )
 
@@ -152,14 +149,6 @@ class NodeHost:
         """The timed probe of this node and boot."""
         return _started(self._probe)
 
-    def hold(self, guest: str, holding: Holding | None) -> None:
-        """Tells what a guest holds of the node (from its record, at start and at each change); ``None``: nothing."""
-        self._ledger.set(guest, holding)
-
-    async def committed_memory_bytes(self, *, excluding: str) -> int:
-        """Sum of guest memory over the running QEMUs of this node's other guests."""
-        return self._ledger.committed_memory_bytes(excluding=excluding)
-
     # files of the guest
 
     async def read_file(self, guest: str, name: str) -> bytes | None:
@@ -194,103 +183,8 @@ class NodeHost:
             raise Broken(Reason.HOST_FAILURE, f"guest {guest} cannot be forgotten: its QEMU {running.pid} runs")
         self._taps.release(guest)
         self._ledger.set(guest, None)
-        self._shutdown_reasons.pop(guest, None)
+        self._hearing.forget(guest)
         await asyncio.to_thread(self._places.remove, guest)
-
-    # storage
-
-    async def pool(self, name: str) -> PoolFacts | None:
-        """The pool, or ``None`` when the node has none of that name."""
-        return await asyncio.to_thread(self._images.pool, name)
-
-    async def image(self, pool: str, image: str) -> ImageFacts | None:
-        """The image, or ``None``.
-
-        Raises:
-            Refused: ImageNameRefused, ImageCorrupt.
-        """
-        return await asyncio.to_thread(self._images.image, pool, image)
-
-    async def create_image(self, source: FileSource, size_bytes: int | None) -> None:
-        """Creates an image crash-safely, never over an existing one; ``None``: the size of the backing image.
-
-        Raises:
-            Refused: NoSpace, ImageExists, NoSuchPool, PoolNotReady, BackingImageMissing, ImageNameRefused.
-        """
-        await asyncio.to_thread(self._images.create, source, size_bytes)
-
-    async def grow_image(self, source: FileSource, size_bytes: int) -> None:
-        """Makes an image's virtual size at least ``size_bytes``; never smaller.
-
-        Raises:
-            Refused: ImageMissing, NoSpace. NotNow: ImageInUse.
-        """
-        await asyncio.to_thread(self._images.grow, source, size_bytes)
-
-    async def delete_image(self, pool: str, image: str) -> None:
-        """Deletes an image; absent is fine.
-
-        Raises:
-            Refused: ImageNameRefused. NotNow: ImageInUse, a process has it open.
-        """
-        await asyncio.to_thread(self._images.delete, pool, image)
-
-    async def image_in_use_elsewhere(self, pool: str, image: str, *, guest: str) -> str | None:
-        """``namespace/name`` of another guest of this node that may write the image, or ``None``."""
-        return self._ledger.writer((pool, image), excluding=guest)
-
-    async def image_needed_elsewhere(self, pool: str, image: str, *, guest: str) -> str | None:
-        """Why the image must stay although ``guest`` goes, in words; ``None``: nothing on this node needs it.
-
-        Raises:
-            Refused: ImageNameRefused.
-        """
-        other = self._ledger.namer((pool, image), excluding=guest)
-        if other is not None:
-            return f"guest {other} names it"
-        return await asyncio.to_thread(self._images.user_of, pool, image)
-
-    async def firmware_code(self, image: str) -> bool:
-        """Whether the named UEFI code image is in the node's firmware directories."""
-        return await asyncio.to_thread(self._firmware.code, image) is not None
-
-    async def default_firmware(self) -> str | None:
-        """Name of the UEFI code image the node uses for new guests."""
-        return await asyncio.to_thread(self._firmware.default)
-
-    # network
-
-    async def bridge_exists(self, name: str) -> bool:
-        """Whether the bridge exists on the node now."""
-        return network.bridge_exists(name)
-
-    async def script_exists(self, name: str) -> bool:
-        """Whether the script is an executable regular file right in the scripts directory."""
-        return self._scripts.exists(name)
-
-    async def open_tap(self, guest: str, request: TapRequest) -> None:
-        """Makes the tap, sets it up on its bridge, and keeps its descriptors for the guest's next launch.
-
-        Raises:
-            Refused: NoSuchBridge, TapFailed.
-        """
-        self._taps.open(guest, request)
-
-    async def close_tap(self, name: str) -> None:
-        """Removes the tap if it is there.
-
-        Raises:
-            Broken: HostFailure, the interface is not a tap.
-        """
-        self._taps.close(name)
-
-    async def run_script(self, run: ScriptRun) -> ScriptOutcome:
-        """Runs a tap script with a time limit.
-
-        Raises:
-            Refused: NoSuchScript, ScriptFailed.
-        """
-        return await self._scripts.run(run)
 
     # process and monitor
 
@@ -322,6 +216,18 @@ class NodeHost:
         place = self._places.of(guest)
         await asyncio.to_thread(prepare, machine, place, images=self._images, firmware=self._firmware, user=self._user)
 
+    async def take_in(
+        self, guest: str, identity: ProcessIdentity, *, monitor: Path, observer: Path | None = None
+    ) -> None:
+        """Makes a QEMU that somebody else started the guest's; ``monitor`` is its own QMP socket. Again is fine.
+
+        Raises:
+            Refused: QemuExited, the process is gone.
+        """
+        self._hearing.forget(guest)
+        place = self._places.of(guest)
+        await asyncio.to_thread(take_in, place, identity, monitor=monitor, observer=observer)
+
     async def launch(self, guest: str, argv: tuple[str, ...], *, timeout_s: float) -> ProcessIdentity:
         """Starts QEMU through the launcher, with the descriptors of its taps, and waits until its monitor greets.
 
@@ -329,7 +235,7 @@ class NodeHost:
             Refused: QemuExited (with the end of its log), LaunchFailed, TapFailed.
             Unknown: QemuSilent, QemuUnknown: it may run.
         """
-        self._shutdown_reasons.pop(guest, None)
+        self._hearing.forget(guest)
         fds: list[tuple[int, int]] = []
         for tap, numbers in self._tap_numbers.get(guest, ()):
             held = self._taps.fds(tap)
@@ -347,7 +253,56 @@ class NodeHost:
         Raises:
             Unknown: deadline passed or connection broke. Broken: QmpRefused, or a foreign process listens.
         """
+        self._hearing.sent(guest, command)
         return await _started(self._qemus).execute(guest, command)
+
+    async def hand_over_tap(self, guest: str, request: TapRequest) -> tuple[str, ...]:
+        """Passes an open tap's descriptors to the guest's running QEMU and lets go of them: it vanishes with QEMU.
+
+        Returns the names QEMU knows them by, one a queue; an older descriptor of such a name is closed by QEMU.
+
+        Raises:
+            Refused: TapFailed, the tap was not opened; else as ``execute``, and the tap is still ours.
+        """
+        fds = self._taps.fds(request.name)
+        if len(fds) != request.queues:
+            raise Refused(Reason.TAP_FAILED, f"tap {request.name} was not opened for QEMU")
+        names = tuple(f"{request.name}-{queue}" for queue in range(request.queues))
+        self._handed_over[request.name] = (guest, names)
+        for name, fd in zip(names, fds, strict=True):
+            await _started(self._qemus).execute(guest, commands.getfd(name), descriptor=fd)
+        self._taps.let_go(request.name)
+        return names
+
+    async def close_tap(self, name: str) -> None:
+        """Removes the tap if it is there, and what its QEMU was given of it and did not take.
+
+        Raises:
+            Broken: HostFailure, the interface is not a tap.
+        """
+        await super().close_tap(name)
+        guest, names = self._handed_over.pop(name, ("", ()))
+        for each in names:
+            # Taken by netdev_add, or gone with that QEMU: both are well.
+            with contextlib.suppress(Broken, Unknown):
+                await _started(self._qemus).execute(guest, commands.closefd(each))
+
+    async def lend_disk(self, guest: str, disk: Disk) -> None:
+        """Gives the guest's QEMU its rights on a disk's image and on every backing image; idempotent.
+
+        Raises:
+            Refused: ImageMissing, ImageNameRefused, BackingImageMissing, ImageCorrupt, HostFailure.
+        """
+        running = (await self.process(guest)).running
+        user = self._user_of(running) if running is not None else self._user
+        await asyncio.to_thread(lend_disk, disk, images=self._images, user=user)
+
+    def _user_of(self, running: ProcessIdentity) -> access.QemuUser | None:
+        """One that somebody else started has rights of its own choice; root needs none from us."""
+        ids = process.user_of(running) if self._user is not None else None
+        if ids is None or ids[0] == 0:
+            return None if ids is not None else self._user
+        return access.QemuUser(uid=ids[0], gid=ids[1])
 
     async def kill(self, guest: str, identity: ProcessIdentity) -> None:
         """SIGKILL by pidfd, only to that very process; returns when it is gone.
@@ -359,11 +314,33 @@ class NodeHost:
 
     def exit_note(self, guest: str) -> str | None:
         """Why QEMU said it would go: the reason of its last SHUTDOWN event, if this agent heard one."""
-        return self._shutdown_reasons.get(guest)
+        return self._hearing.farewell(guest)
+
+    def heard(self, guest: str) -> Heard:
+        """What the guest's QEMU said since this agent began to listen to it."""
+        return self._hearing.heard(guest)
+
+    async def surroundings(self, identity: ProcessIdentity) -> Surroundings:
+        """What the node knows of that process, which is a QEMU, beside its own answers.
+
+        Raises:
+            Refused: QemuMissing, it ended, or may not be looked at.
+        """
+        found = await asyncio.to_thread(look_at, identity.pid)
+        if found.identity != identity:
+            raise Refused(Reason.QEMU_MISSING, f"process {identity.pid} is another by now")
+        pools = self._settings.pools
+        return Surroundings(
+            argv=found.argv,
+            folder=found.folder,
+            taps=found.taps,
+            bridges=found.bridges,
+            pools={str(path): each.name for each in pools for path in (each.path.absolute(), each.path.resolve())},
+        )
 
     async def cmdline(self, identity: ProcessIdentity) -> tuple[str, ...] | None:
         """``/proc/<pid>/cmdline`` of that process."""
-        return command_line(identity)
+        return process.command_line(identity)
 
     async def trim_logs(self, guest: str) -> None:
         """Keeps the serial log within its bound."""
@@ -380,9 +357,13 @@ class NodeHost:
         except Broken:
             # Not readable is still a reason to look again; the session must not break over it.
             event = Other(at_s=0.0, name=str(raw.get("event")))
-        if isinstance(event, Shutdown):
-            self._shutdown_reasons[guest] = event.reason
+        self._hearing.take(guest, event)
         self._on_event(guest, event)
+
+    def _ended(self, guest: str) -> None:
+        self._hearing.ended(guest)
+        self._handed_over = {name: held for name, held in self._handed_over.items() if held[0] != guest}
+        self._on_exit(guest)
 
 
 def _started(part: _Part | None) -> _Part:

@@ -32,6 +32,11 @@ class GuestPlace:
         return self.state / "launch.json"
 
     @property
+    def adoption_note(self) -> Path:
+        """The launch note of a QEMU that somebody else started, again."""
+        return self.runtime / "adopted.json"
+
+    @property
     def exit_note(self) -> Path:
         """Written by the launcher when QEMU has ended."""
         return self.state / "exit.json"

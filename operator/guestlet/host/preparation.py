@@ -12,11 +12,10 @@ from guestlet.host import access
 from guestlet.host.firmware import Firmware
 from guestlet.host.images import Images
 from guestlet.host.places import GuestPlace, make_directory
-from guestlet.qemu.machine import Machine
+from guestlet.qemu.machine import Disk, Machine
 
 FIRST_TAP_FD = 32  # above what QEMU opens before it looks at its options; any number would do
 _CHAIN_LIMIT = 32
-ImageUse = tuple[str, str, bool]  # pool, image, whether QEMU writes it
 
 
 def prepare(
@@ -36,23 +35,33 @@ def prepare(
         access.precreate(place.serial_log, user)
     if machine.firmware_image is not None:
         firmware.give_variables(machine.firmware_image, place.nvram, user=user)
-    for pool, image, writable in image_uses(machine):
-        images.lend(pool, image, writable=writable)
+    for image in kernel_images(machine):
+        images.lend(*image, writable=False, user=user)
     for disk in machine.disks:
-        _lend_chain(disk.source.pool, disk.source.image, images=images)
+        lend_disk(disk, images=images, user=user)
 
 
-def image_uses(machine: Machine) -> Iterator[ImageUse]:
-    """Images that the machine names itself."""
-    for disk in machine.disks:
-        yield disk.source.pool, disk.source.image, not (disk.read_only or disk.cdrom)
-    if machine.kernel is not None:
-        yield machine.kernel.pool, machine.kernel.image, False
-        if machine.kernel.initrd is not None:
-            yield machine.kernel.pool, machine.kernel.initrd, False
+def kernel_images(machine: Machine) -> Iterator[tuple[str, str]]:
+    """Pool and name of what a direct boot reads."""
+    kernel = machine.kernel
+    if kernel is not None:
+        yield kernel.pool, kernel.image
+        if kernel.initrd is not None:
+            yield kernel.pool, kernel.initrd
 
 
-def _lend_chain(pool: str, image: str, *, images: Images) -> None:
+def lend_disk(disk: Disk, *, images: Images, user: access.QemuUser | None) -> None:
+    """Gives QEMU its rights on a disk's image, and on all below it; a drive without a medium needs none.
+
+    Raises:
+        Refused: ImageMissing, ImageNameRefused, BackingImageMissing, ImageCorrupt, HostFailure.
+    """
+    if disk.source is not None:
+        images.lend(disk.source.pool, disk.source.image, writable=not (disk.read_only or disk.cdrom), user=user)
+        _lend_chain(disk.source.pool, disk.source.image, images=images, user=user)
+
+
+def _lend_chain(pool: str, image: str, *, images: Images, user: access.QemuUser | None) -> None:
     """Every backing image below, as the files themselves name them, must lie in the same pool."""
     for _ in range(_CHAIN_LIMIT):
         facts = images.image(pool, image)
@@ -64,7 +73,7 @@ def _lend_chain(pool: str, image: str, *, images: Images) -> None:
                 f"pool {pool} has no image {facts.backing_image}, which {image} is based on",
             )
         image = facts.backing_image
-        images.lend(pool, image, writable=False)
+        images.lend(pool, image, writable=False, user=user)
     raise Refused(Reason.IMAGE_CORRUPT, f"pool {pool}: more than {_CHAIN_LIMIT} backing images below one disk")
 
 

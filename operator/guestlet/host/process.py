@@ -55,6 +55,17 @@ def zombies_parent(identity: ProcessIdentity) -> int | None:
     return int(fields[1])
 
 
+def user_of(identity: ProcessIdentity) -> tuple[int, int] | None:
+    """Uid and gid that very process opens files with, or ``None`` when it is gone."""
+    try:
+        lines = Path(f"/proc/{identity.pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    ids = {name: value.split() for name, _, value in (line.partition(":") for line in lines) if name in ("Uid", "Gid")}
+    # Real, effective, saved and file system's, see proc(5).
+    return (int(ids["Uid"][3]), int(ids["Gid"][3])) if is_alive(identity) else None
+
+
 def command_line(identity: ProcessIdentity) -> tuple[str, ...] | None:
     """The arguments of that very process, or ``None`` when it is gone."""
     try:

@@ -96,8 +96,8 @@ class QmpSession:
             connection.close()
             raise
 
-    async def execute(self, command: Command) -> object:
-        """One command; its reply as QEMU sent it.
+    async def execute(self, command: Command, *, descriptor: int | None = None) -> object:
+        """One command; its reply as QEMU sent it. ``descriptor`` is sent right before it (for ``getfd``).
 
         Raises:
             Unknown: QemuUnknown, the deadline passed or the session broke: QEMU may have done it.
@@ -105,6 +105,9 @@ class QmpSession:
         """
         try:
             async with asyncio.timeout(command.deadline_s), self._turn:
+                if descriptor is not None:
+                    # Not through the library's queue, which is empty: nobody else is in flight.
+                    self._client.send_fd_scm(descriptor)
                 return await self._client.execute(command.name, dict(command.arguments) if command.arguments else None)
         except TimeoutError as error:
             raise Unknown(

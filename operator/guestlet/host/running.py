@@ -83,14 +83,26 @@ class QemuProcesses:
         return ProcessFacts(running=None, last_exit=self._last_exit(place, launched))
 
     def _unnoted(self, guest: str, place: GuestPlace) -> ProcessIdentity | None:
-        """A QEMU whose note was lost: the lock on its pidfile names it, or, without that, its own socket and uuid."""
+        """A QEMU whose note was lost: the lock on its pidfile names it, else its own socket and uuid, else the other
+        note of one that somebody else started.
+        """
         pid = process.lock_holder(place.pidfile)
         if pid is not None:
             return process.identity_of(pid)
         pid = process.listener_pid(place.runtime / "observer")
         found = process.identity_of(pid) if pid is not None else None
         arguments = process.command_line(found) if found is not None else None
-        return found if arguments is not None and guest in arguments else None
+        return found if arguments is not None and guest in arguments else self._taken_in(place)
+
+    def _taken_in(self, place: GuestPlace) -> ProcessIdentity | None:
+        """What we noted of one that somebody else started; a note that is not ours, QEMU's user put there."""
+        try:
+            ours = place.adoption_note.lstat().st_uid == os.geteuid()
+        except FileNotFoundError:
+            return None
+        note = _note(place.adoption_note) if ours else None
+        noted = _identity(note) if note is not None and note.get("bootId") == self._boot else None
+        return noted if noted is not None and process.is_alive(noted) else None
 
     async def _wait_for_burial(self, noted: ProcessIdentity, place: GuestPlace) -> None:
         """The launcher writes its exit note before it reaps: that of a zombie of the launcher's is still to come."""
@@ -110,7 +122,8 @@ class QemuProcesses:
         end = _note(place.exit_note)
         if launched is None or (end is not None and _key(end) == _key(launched)):
             return _exit_facts(end)
-        tail = tail_text(place.log, limit_bytes=LOG_TAIL_BYTES)
+        # What one that somebody else started said, nobody kept: the log is of the one before.
+        tail = "" if launched.get("foreign") else tail_text(place.log, limit_bytes=LOG_TAIL_BYTES)
         lost = {**launched, "code": None, "signal": None, "at": time.time(), "logTail": tail}
         if not self._reading:
             write_atomically(place.exit_note, json.dumps(lost).encode(), durable=False)
@@ -128,7 +141,7 @@ class QemuProcesses:
         running = (await self.find(guest)).running
         if running is not None:
             raise Unknown(Reason.QEMU_UNKNOWN, f"QEMU {running.pid} of this guest runs already")
-        for path in place.sockets:
+        for path in (*place.sockets, place.adoption_note):
             remove_if_there(path)
         deadline = time.monotonic() + timeout_s
         with self._arrivals.expecting(place.runtime) as arrived:
@@ -199,8 +212,8 @@ class QemuProcesses:
             meeting.set()
         self._on_exit(guest)
 
-    async def execute(self, guest: str, command: Command) -> object:
-        """One QMP command to the guest's own QEMU.
+    async def execute(self, guest: str, command: Command, *, descriptor: int | None = None) -> object:
+        """One QMP command to the guest's own QEMU, with a descriptor for it to keep (``getfd``).
 
         Raises:
             Unknown: QemuUnknown, QemuSilent. Broken: QmpRefused, HostFailure (a foreign process listens).
@@ -213,7 +226,7 @@ class QemuProcesses:
             await session.connect(running, timeout_s=_CONNECT_TIMEOUT_S)
         except OSError as error:
             raise Unknown(Reason.QEMU_SILENT, f"{command.name} was not sent: QEMU's monitor: {error}") from error
-        return await session.execute(command)
+        return await session.execute(command, descriptor=descriptor)
 
     async def kill(self, guest: str, identity: ProcessIdentity) -> None:
         """SIGKILL to that very process; returns when it has ended.

@@ -1,9 +1,9 @@
-"""PCI addresses as guestlet records them: a bus id of ours, a slot and a function. Pure values."""
+"""PCI addresses as guestlet records them: a bus id as QEMU has it, a slot and a function. Pure values."""
 
 import re
 from dataclasses import dataclass
 
-_TEXT = re.compile(r"(?P<bus>[a-z][a-z0-9.-]{0,30}):(?P<slot>[0-9a-f]{2})\.(?P<function>[0-7])")
+_TEXT = re.compile(r"(?P<bus>[A-Za-z][A-Za-z0-9._-]{0,30}):(?P<slot>[0-9a-f]{2})\.(?P<function>[0-7])")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

@@ -12,6 +12,7 @@ from guestlet.qemu.sections.buses import controller_args
 from guestlet.qemu.sections.console import console_args
 from guestlet.qemu.sections.devices import device_args
 from guestlet.qemu.sections.firmware import firmware_args
+from guestlet.qemu.sections.memory import grown_memory_args
 from guestlet.qemu.sections.network import network_args
 from guestlet.qemu.sections.process import monitor_args, process_args
 from guestlet.qemu.sections.storage import storage_args
@@ -34,6 +35,7 @@ def build_argv(machine: Machine, paths: HostPaths) -> tuple[str, ...]:
         *storage_args(machine, paths),
         *network_args(machine, paths),
         *device_args(machine),
+        *grown_memory_args(machine),
     )
 
 

@@ -93,6 +93,57 @@ class DeviceDeleted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceUnplugRefused:
+    """The guest refused to let go of a device (DEVICE_UNPLUG_GUEST_ERROR); ``device`` is empty without an id."""
+
+    at_s: float
+    device: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryUnplugRefused:
+    """The guest, or QEMU, would not take a memory module away (MEM_UNPLUG_ERROR), and why."""
+
+    at_s: float
+    device: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemorySizeChanged:
+    """The guest took or gave back memory of a virtio-mem device; ``size_bytes`` is what it has of it now."""
+
+    at_s: float
+    device: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrayMoved:
+    """A cdrom drive was opened or closed, by the guest or by command."""
+
+    at_s: float
+    device: str
+    is_open: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcpiOst:
+    """What the guest's ACPI said of a slot (ACPI_DEVICE_OST): ``slot_type`` CPU or DIMM, ``slot`` its number.
+
+    ``device``: the qdev id of what is in the slot, empty when nothing with an id is.
+    """
+
+    at_s: float
+    device: str
+    slot: str
+    slot_type: str
+    source: int
+    status: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Other:
     """An event that guestlet does nothing about."""
 
@@ -110,8 +161,33 @@ Event = (
     | WatchdogFired
     | BlockIoError
     | DeviceDeleted
+    | DeviceUnplugRefused
+    | MemoryUnplugRefused
+    | MemorySizeChanged
+    | TrayMoved
+    | AcpiOst
     | Other
 )
+
+# ACPI 6.4, 6.3.5 _OST (Linux: include/linux/acpi.h, ACPI_OST_SC_*): source events, and an ejection's status codes.
+_EJECTIONS = (0x03, 0x103)  # asked by the platform, begun by the guest's system itself
+_DONE, _IN_PROGRESS = 0x00, 0x84
+_EJECTION_STATUS = {
+    0x01: "it failed, and the guest does not say why",
+    0x02: "the guest does not know what it was asked",
+    0x80: "the guest cannot let go of such a device",
+    0x81: "a program of the guest uses it",
+    0x82: "it is busy",
+    0x83: "something that depends on it is busy or cannot go",
+}
+
+
+def ejection_refusal(event: AcpiOst) -> str | None:
+    """Why the guest would not let go of the device in the slot, or ``None`` when the event is no such answer."""
+    if event.source not in _EJECTIONS or event.status in (_DONE, _IN_PROGRESS):
+        return None
+    words = _EJECTION_STATUS.get(event.status, "ACPI has no word for it")
+    return f"{words} (_OST status {event.status:#x})"
 
 
 def parse_event(message: EventData) -> Event:
@@ -141,7 +217,34 @@ def _parse(name: str, at_s: float, data: EventData) -> Event:
         case "DEVICE_DELETED":
             return DeviceDeleted(at_s=at_s, device=str(data.get("device", "")), path=str(data["path"]))
         case _:
+            return _parse_hotplug(name, at_s, data)
+
+
+def _parse_hotplug(name: str, at_s: float, data: EventData) -> Event:
+    match name:
+        case "DEVICE_UNPLUG_GUEST_ERROR":
+            return DeviceUnplugRefused(at_s=at_s, device=str(data.get("device", "")), path=str(data["path"]))
+        case "MEM_UNPLUG_ERROR":
+            return MemoryUnplugRefused(at_s=at_s, device=str(data["device"]), message=str(data["msg"]))
+        case "MEMORY_DEVICE_SIZE_CHANGE":
+            return MemorySizeChanged(at_s=at_s, device=str(data.get("id", "")), size_bytes=_number(data["size"]))
+        case "DEVICE_TRAY_MOVED":
+            return TrayMoved(at_s=at_s, device=str(data["id"]), is_open=bool(data["tray-open"]))
+        case "ACPI_DEVICE_OST":
+            return _parse_ost(at_s, _mapping(data["info"]))
+        case _:
             return _parse_trouble(name, at_s, data)
+
+
+def _parse_ost(at_s: float, info: EventData) -> AcpiOst:
+    return AcpiOst(
+        at_s=at_s,
+        device=str(info.get("device", "")),
+        slot=str(info["slot"]),
+        slot_type=str(info["slot-type"]),
+        source=_number(info["source"]),
+        status=_number(info["status"]),
+    )
 
 
 def _parse_trouble(name: str, at_s: float, data: EventData) -> Event:
@@ -170,6 +273,12 @@ def _at_s(message: EventData) -> float:
     if not isinstance(seconds, int) or not isinstance(microseconds, int):
         raise TypeError(f"{stamp!r} is not a time")
     return seconds + microseconds / 1_000_000
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int):
+        raise TypeError(f"{value!r} is not a number")
+    return value
 
 
 def _mapping(value: object) -> EventData:

@@ -109,13 +109,69 @@ class KernelBoot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cpu:
-    """Virtual CPUs; ``count == sockets * cores * threads``; ``model`` is a versioned QEMU name, ``host`` or ``max``."""
+    """Virtual CPUs: ``count`` are there now, ``max_count == sockets * cores * threads`` can be without a restart.
+
+    Those that are there are always the first ``count`` of QEMU's own order (``query-hotpluggable-cpus``, last first),
+    so that ``-smp cpus=count`` makes the same machine. ``model`` is a versioned QEMU name, ``host`` or ``max``.
+    """
 
     count: int
+    max_count: int
     sockets: int
     cores: int
     threads: int
     model: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dimm:
+    """A memory module plugged into the running machine: ``dimm-<slot>``, behind it the object ``mem-<slot>``."""
+
+    slot: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VirtioMem:
+    """The virtio-mem device of a machine whose memory may grow: ``requested_bytes`` of its ``max_bytes``."""
+
+    max_bytes: int
+    block_bytes: int
+    requested_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """``boot_bytes`` are there at start; more comes by ``virtio_mem`` and ``dimms``, up to ``max_bytes`` in all."""
+
+    boot_bytes: int
+    max_bytes: int
+    virtio_mem: VirtioMem | None
+    dimms: tuple[Dimm, ...]
+
+    @property
+    def asked_bytes(self) -> int:
+        """What the guest has, once it has taken all that it was offered."""
+        offered = self.virtio_mem.requested_bytes if self.virtio_mem else 0
+        return self.boot_bytes + offered + sum(each.size_bytes for each in self.dimms)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throttle:
+    """Limits of one disk: requests a second and bytes a second, and how far each may go beyond for a moment."""
+
+    iops: int | None
+    iops_burst: int | None
+    bandwidth_bytes: int | None
+    bandwidth_burst_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bandwidth:
+    """Limits of one interface in bytes a second, as the guest sees the directions."""
+
+    inbound_bytes: int | None
+    outbound_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,11 +187,14 @@ class FileSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
-    """One disk or cdrom drive. ``size_bytes`` is the virtual size seen by the guest; ``serial`` is never empty."""
+    """One disk or cdrom drive. ``size_bytes`` is the virtual size seen by the guest; ``serial`` is never empty.
+
+    ``source`` is ``None`` only for a cdrom drive without a medium.
+    """
 
     name: str
     bus: DiskBus
-    source: FileSource
+    source: FileSource | None
     size_bytes: int
     read_only: bool
     cdrom: bool
@@ -144,6 +203,7 @@ class Disk:
     aio: AioMode
     discard: DiscardMode
     io_thread: bool
+    throttle: Throttle | None
     boot_order: int | None
     unit: int | None  # port of the AHCI controller or LUN's target of the SCSI controller; None for Virtio and NVMe
 
@@ -198,6 +258,7 @@ class Nic:
     backend: NetBackend
     queues: int
     link_up: bool
+    bandwidth: Bandwidth | None
     boot_order: int | None
     tap: str | None
 
@@ -215,7 +276,7 @@ class Machine:
     firmware_image: str | None  # file name of the UEFI code image, found in the node's firmware directories
     kernel: KernelBoot | None
     cpu: Cpu
-    memory_bytes: int
+    memory: Memory
     disks: tuple[Disk, ...]
     networks: tuple[Nic, ...]
     rng: bool

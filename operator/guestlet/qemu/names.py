@@ -2,7 +2,13 @@
 
 import hashlib
 
+from guestlet.pci.layout import DeviceKind
+
+SCSI_CONTROLLER = "scsi"
+FIRST_SATA_CONTROLLER = "sata"
 SCSI_IOTHREAD = "scsi-iothread"  # not iothread-scsi, which is the iothread of a disk of that name
+MEMORY_DEVICE = "memory"  # the virtio-mem device
+VIRTIO_MEMORY = "mem-virtio"  # and the memory object behind it
 SATA_PORTS = 6  # of one AHCI controller (QEMU hw/ide/ich.c)
 
 _NODE_NAME_MAX = 31  # QEMU refuses longer node names (BlockDriverState.node_name is char[32])
@@ -29,6 +35,25 @@ def iothread(name: str) -> str:
     return f"iothread-{name}"
 
 
+def hub(name: str) -> int:
+    """The number of the hub that an isolated network is alone on.
+
+    It is made from the name, because a network's place among the others changes when one of them goes.
+    """
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") & 0x7FFFFFFF  # hubid is an int32
+
+
+def pci_device(kind: DeviceKind, name: str) -> str:
+    """The qdev id of a device with a PCI address of its own: of ``name`` the user's word, else the id itself."""
+    match kind:
+        case DeviceKind.DISK:
+            return disk_device(name)
+        case DeviceKind.NIC:
+            return nic_device(name)
+        case _:
+            return name
+
+
 def disk_node(name: str) -> str:
     """The node-name of a disk's image as the guest sees it."""
     return _node("disk", name)
@@ -46,7 +71,22 @@ def protocol_node(node: str) -> str:
 
 def sata_controller(unit: int) -> str:
     """The id of the AHCI controller that has the unit; the first is ``sata``."""
-    return "sata" if unit < SATA_PORTS else f"sata-{unit // SATA_PORTS}"
+    return FIRST_SATA_CONTROLLER if unit < SATA_PORTS else f"{FIRST_SATA_CONTROLLER}-{unit // SATA_PORTS}"
+
+
+def cpu_device(index: int) -> str:
+    """The qdev id of a virtual CPU that was plugged; those of the start have none."""
+    return f"cpu-{index}"
+
+
+def dimm_device(slot: int) -> str:
+    """The qdev id of a memory module."""
+    return f"dimm-{slot}"
+
+
+def dimm_memory(slot: int) -> str:
+    """The id of the memory object behind a memory module."""
+    return f"mem-{slot}"
 
 
 def _node(role: str, name: str) -> str:

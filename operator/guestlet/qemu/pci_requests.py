@@ -4,47 +4,48 @@ It must never choose an address.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from guestlet.pci.address import PciAddress
 from guestlet.pci.layout import DeviceKind, Request
 from guestlet.qemu.machine import Disk, DiskBus, Nic, NicModel
-from guestlet.qemu.names import disk_device, nic_device, sata_controller
+from guestlet.qemu.names import MEMORY_DEVICE, SCSI_CONTROLLER, disk_device, nic_device, sata_controller
 
 
 def pci_requests(
     *,
     disks: tuple[Disk, ...],
     networks: tuple[Nic, ...],
-    rng: bool,
-    balloon: bool,
-    watchdog: bool,
+    small: frozenset[DeviceKind],
     explicit: Mapping[str, PciAddress],
 ) -> tuple[Request, ...]:
-    """The devices in spec order: disks, networks, controllers, then the small ones.
+    """The devices in spec order: disks, networks, controllers, then those of ``small`` that have an address.
 
     ``explicit`` are the addresses that the user chose, by qdev id (``disk-root``, ``nic-lan``); only disks on Virtio
     and NVMe and networks have an address to choose.
     """
-    requests = [_disk(each) for each in disks if each.bus in (DiskBus.VIRTIO, DiskBus.NVME)]
-    requests += [_nic(each) for each in networks]
+    requests = [disk_request(each) for each in disks if each.bus in (DiskBus.VIRTIO, DiskBus.NVME)]
+    requests += [nic_request(each) for each in networks]
     if any(each.bus is DiskBus.SCSI for each in disks):
-        requests.append(_request("scsi", "scsi", DeviceKind.SCSI, False))
+        requests.append(scsi_request())
     requests += [_request(each, each, DeviceKind.SATA, True) for each in _sata_controllers(disks)]
-    if rng:
-        requests.append(_request("rng", "rng", DeviceKind.RNG, False))
-    if balloon:
-        requests.append(_request("balloon", "balloon", DeviceKind.BALLOON, False))
-    if watchdog:
-        requests.append(_request("watchdog", "watchdog", DeviceKind.WATCHDOG, True))
-    return tuple(_at(each, explicit.get(each.id)) for each in requests)
+    requests += [each for each in _SMALL if each.kind in small]
+    return tuple(replace(each, explicit=explicit.get(each.id)) for each in requests)
 
 
-def _disk(disk: Disk) -> Request:
+def disk_request(disk: Disk) -> Request:
+    """What a disk on Virtio or NVMe asks for; one on SCSI or SATA is a unit of its controller."""
     return _request(disk_device(disk.name), disk.name, DeviceKind.DISK, False)
 
 
-def _nic(nic: Nic) -> Request:
+def nic_request(nic: Nic) -> Request:
+    """What a network interface asks for."""
     return _request(nic_device(nic.name), nic.name, DeviceKind.NIC, nic.model is NicModel.E1000)
+
+
+def scsi_request() -> Request:
+    """What the SCSI controller asks for."""
+    return _request(SCSI_CONTROLLER, SCSI_CONTROLLER, DeviceKind.SCSI, False)
 
 
 def _sata_controllers(disks: Iterable[Disk]) -> tuple[str, ...]:
@@ -56,7 +57,9 @@ def _request(device: str, name: str, kind: DeviceKind, conventional: bool) -> Re
     return Request(id=device, name=name, kind=kind, conventional=conventional, explicit=None)
 
 
-def _at(request: Request, address: PciAddress | None) -> Request:
-    return Request(
-        id=request.id, name=request.name, kind=request.kind, conventional=request.conventional, explicit=address
-    )
+_SMALL = (
+    _request("rng", "rng", DeviceKind.RNG, False),
+    _request("balloon", "balloon", DeviceKind.BALLOON, False),
+    _request("watchdog", "watchdog", DeviceKind.WATCHDOG, True),
+    _request(MEMORY_DEVICE, MEMORY_DEVICE, DeviceKind.MEMORY, False),
+)

@@ -14,6 +14,7 @@ from guestlet.errors import Broken
 from guestlet.pci.observed import PciFunction
 
 Reply = Mapping[str, Any]
+Wire = Any  # a reply as it came over the wire: of no type until it was read
 
 
 class RunState(StrEnum):
@@ -87,13 +88,13 @@ class ObjectProperty:
 
 def parse_status(reply: Any) -> Status:
     """``query-status``."""
-    with _reading("query-status"):
+    with reading("query-status"):
         return Status(run_state=RunState(reply["status"]), running=bool(reply["running"]))
 
 
 def parse_version(reply: Any) -> Version:
     """``query-version``."""
-    with _reading("query-version"):
+    with reading("query-version"):
         qemu = reply["qemu"]
         return Version(
             major=int(qemu["major"]), minor=int(qemu["minor"]), micro=int(qemu["micro"]), package=str(reply["package"])
@@ -107,13 +108,13 @@ def parse_name(reply: Any) -> str:
 
 def parse_uuid(reply: Any) -> str:
     """``query-uuid``."""
-    with _reading("query-uuid"):
+    with reading("query-uuid"):
         return str(reply["UUID"])
 
 
 def parse_cpus(reply: Any) -> tuple[VirtualCpu, ...]:
     """``query-cpus-fast``, by CPU index."""
-    with _reading("query-cpus-fast"):
+    with reading("query-cpus-fast"):
         cpus = [
             VirtualCpu(index=int(each["cpu-index"]), thread_id=int(each["thread-id"]), qom_path=str(each["qom-path"]))
             for each in reply
@@ -123,7 +124,7 @@ def parse_cpus(reply: Any) -> tuple[VirtualCpu, ...]:
 
 def parse_block(reply: Any) -> tuple[BlockDevice, ...]:
     """``query-block``; only what says which device reads which node, and whether it stands still."""
-    with _reading("query-block"):
+    with reading("query-block"):
         return tuple(
             BlockDevice(
                 qdev=str(each.get("qdev", "")),
@@ -137,7 +138,7 @@ def parse_block(reply: Any) -> tuple[BlockDevice, ...]:
 
 def parse_pci(reply: Any) -> tuple[PciFunction, ...]:
     """``query-pci``: the functions of every root bus, each with those behind it."""
-    with _reading("query-pci"):
+    with reading("query-pci"):
         return tuple(_function(each) for bus in reply for each in bus["devices"])
 
 
@@ -159,13 +160,13 @@ def _function(entry: Reply) -> PciFunction:
 
 def parse_properties(reply: Any) -> tuple[ObjectProperty, ...]:
     """``qom-list``."""
-    with _reading("qom-list"):
+    with reading("qom-list"):
         return tuple(ObjectProperty(name=str(each["name"]), type=str(each["type"])) for each in reply)
 
 
 def parse_address(reply: Any) -> str:
     """``qom-get legacy-addr``: ``slot.function`` in hexadecimal."""
-    with _reading("qom-get legacy-addr"):
+    with reading("qom-get legacy-addr"):
         if not isinstance(reply, str):
             raise TypeError(f"{reply!r} is not a string")
         slot, function = reply.split(".")
@@ -174,14 +175,15 @@ def parse_address(reply: Any) -> str:
 
 def parse_parent_bus(reply: object) -> str:
     """``qom-get parent_bus``: the bus's name, the last part of its QOM path (``/machine/peripheral/port-0/port-0``)."""
-    with _reading("qom-get parent_bus"):
+    with reading("qom-get parent_bus"):
         if not isinstance(reply, str):
             raise TypeError(f"{reply!r} is not a string")
         return reply.rpartition("/")[2]
 
 
 @contextmanager
-def _reading(command: str) -> Iterator[None]:
+def reading(command: str) -> Iterator[None]:
+    """What fails to be read inside is ``Broken`` (``HostFailure``) and names the command."""
     try:
         yield
     except (KeyError, ValueError, TypeError, AttributeError) as error:

@@ -12,20 +12,23 @@ from typing import Protocol
 
 from guestlet.api.guest import VirtualGuest
 from guestlet.api.reasons import Reason
-from guestlet.errors import Broken, GuestletError, NotNow, Refused
+from guestlet.errors import Broken, GuestletError, NotNow, Refused, Unknown
 from guestlet.guest.act import Effect, perform
-from guestlet.guest.actions import GUARDED, QUIET, Action, CreateImage, Launch
+from guestlet.guest.actions import GUARDED, QUIET, Action, CreateImage, Launch, Tell
+from guestlet.guest.ask import describe_guest
+from guestlet.guest.change.look import RETRY_S
 from guestlet.guest.desired import Guest, build_guest
 from guestlet.guest.images import holding_of
 from guestlet.guest.observe import observe_guest
-from guestlet.guest.observed import ObservedGuest
+from guestlet.guest.observed import ChangeFailure, ObservedGuest
 from guestlet.guest.outcome import retry_s, transitions, verdict_of
 from guestlet.guest.plan import plan_guest
 from guestlet.guest.ports import GuestApi, GuestHost
 from guestlet.guest.record import RECORD_FILE, Record, parse_record
-from guestlet.guest.recover import record_key, recovered_record
+from guestlet.guest.recover import must_ask, record_key, recovered_record
 from guestlet.guest.status import Outcome, build_status
 from guestlet.guest.verdict import Plan, Verdict
+from guestlet.host.facts import ProcessFacts
 from guestlet.reconcile.orphans import Orphans
 from guestlet.reconcile.queue import GuestKey
 
@@ -33,6 +36,8 @@ log = logging.getLogger(__name__)
 
 # A start is three looks (start, resume, see it run); a plan that is still not done after this many turns in a circle.
 MAX_STEPS = 12
+# One edit may ask for thirty disks, each in some steps.
+MAX_CHANGES = 400
 # An effect that takes longer than this lets status say meanwhile what is being waited for.
 SLOW_ACTION_S = 2.0
 # How often an orphan is looked at: a person who forgets one waits for that.
@@ -90,6 +95,8 @@ class GuestLoop:
         self._journal = journal
         self._records: dict[GuestKey, Record] = {}
         self._versions: dict[GuestKey, str] = {}
+        self._failures: dict[GuestKey, dict[str, ChangeFailure]] = {}
+        self._unreadable: set[str] = set()  # records told of at start, and not asked again
         self._orphans = Orphans(node=node, host=host, api=api, count=journal.orphans)
 
     def wrote(self, key: GuestKey, version: str) -> bool:
@@ -107,6 +114,7 @@ class GuestLoop:
                 record = await self._read_record(name)
             except Broken as error:
                 log.warning("a record cannot be read: %s", error.message, extra={"guest": name, "reason": error.reason})
+                self._unreadable.add(name)
                 continue
             if record is not None:
                 self._remember(GuestKey(record.namespace, record.name), record)
@@ -121,6 +129,8 @@ class GuestLoop:
         read_at = self._clock()
         wire = await self._api.read(key.namespace, key.name)
         known = self._records.get(key)
+        if known is None and wire is not None:
+            known = await self._taken_in(key)
         if wire is None:
             return await self._without_object(key, known)
         self._orphans.found(key)
@@ -131,6 +141,22 @@ class GuestLoop:
             return None
         turn = _Turn(wire, known.uuid if known else record_key(build_guest(wire)), known, read_at=read_at)
         return await self._advance(key, turn)
+
+    async def _taken_in(self, key: GuestKey) -> Record | None:
+        """A record of this guest that somebody put there since the agent began (``guestlet adopt``)."""
+        held = {each.uuid for each in self._records.values()}
+        for name in await self._host.guests():
+            if name in held or name in self._unreadable:
+                continue
+            try:
+                record = await self._read_record(name)
+            except Broken:
+                self._unreadable.add(name)
+                continue
+            if record is not None and (record.namespace, record.name) == (key.namespace, key.name):
+                self._remember(key, record)
+                return record
+        return None
 
     async def _without_object(self, key: GuestKey, known: Record | None) -> float | None:
         if known is None:
@@ -158,35 +184,74 @@ class GuestLoop:
 
     async def _advance(self, key: GuestKey, turn: _Turn) -> float | None:
         """Observe, plan, act until nothing is left to do now, then publish."""
-        for _ in range(MAX_STEPS):
+        steps = changes = 0
+        while steps < MAX_STEPS and changes < MAX_CHANGES:
             try:
-                plan = await self._plan(turn)
-            except (Refused, Broken) as error:
-                return await self._give_up(turn, error)
-            if not plan.actions:
-                return await self._finish(key, turn, plan)
-            try:
-                for action in plan.actions:
-                    await self._act(key, turn, action, plan.verdict)
-            except NotNow:
-                raise
-            except GuestletError as error:
-                if error.reason == Reason.QEMU_EXITED:
-                    continue  # an end of QEMU like any other: the next look acknowledges it
+                plan = await self._plan(key, turn)
+                steps, changes = (steps + 1, changes) if plan.change is None else (steps, changes + 1)
+                failed = not await self._act_all(key, turn, plan)
+            except (Refused, Broken, Unknown) as error:
                 return await self._give_up(turn, error)
             if turn.forgotten:
                 self._journal.phase(str(key), None)
                 return None
-            if plan.wait_s is not None:
+            if not plan.actions or (plan.wait_s is not None and not failed):
                 return await self._finish(key, turn, plan)
-        raise Broken("NoProgress", f"guest {key}: still not done after {MAX_STEPS} steps; looked at again later")
+        raise Broken("NoProgress", f"guest {key}: still not done after {steps + changes} steps; looked at again later")
 
-    async def _plan(self, turn: _Turn) -> Plan:
+    async def _act_all(self, key: GuestKey, turn: _Turn, plan: Plan) -> bool:
+        """Whether all actions were done; a failure that the next look deals with is no error of the turn."""
+        try:
+            for action in plan.actions:
+                await self._act(key, turn, action, plan.verdict)
+        except GuestletError as error:
+            ended = error.reason == Reason.QEMU_EXITED  # like any other end of QEMU: the next look acknowledges it
+            if not ended and (plan.change is None or not self._noted(key, turn, plan.change, error)):
+                raise
+            return False
+        return True
+
+    def _noted(self, key: GuestKey, turn: _Turn, field: str, error: GuestletError) -> bool:
+        """Notes that a change of the running machine failed, so that the others go on; one whose outcome is not known,
+        or that fails while it is being undone, is a matter of the whole turn.
+        """
+        failures = self._failures.setdefault(key, {})
+        before = failures.get(field)
+        fresh = before is None or before.generation != turn.guest.generation or self._clock() - before.at >= RETRY_S
+        if isinstance(error, Unknown | NotNow) or not fresh:
+            return False
+        failures[field] = ChangeFailure(
+            field=field,
+            generation=turn.guest.generation,
+            at=self._clock(),
+            reason=error.reason,
+            message=error.message,
+        )
+        return True
+
+    async def _plan(self, key: GuestKey, turn: _Turn) -> Plan:
         process = await self._host.process(turn.key)
         if turn.record is None:
-            turn.record = await self._found_record(turn) or recovered_record(turn.guest, process)
-        turn.observed = await observe_guest(guest=turn.guest, record=turn.record, process=process, host=self._host)
+            turn.record = await self._found_record(turn) or await self._recovered(turn, process)
+        turn.observed = await observe_guest(
+            guest=turn.guest,
+            record=turn.record,
+            process=process,
+            host=self._host,
+            failures=self._failures.get(key, {}),
+        )
         return plan_guest(guest=turn.guest, observed=turn.observed, record=turn.record, now=self._clock())
+
+    async def _recovered(self, turn: _Turn, process: ProcessFacts) -> Record:
+        """A new record, one out of status, or out of what the guest's QEMU answers; doubts become an Event."""
+        found = None
+        if process.running is not None and must_ask(turn.guest, process):
+            found = await describe_guest(turn.guest, turn.key, process.running, self._host)
+        record = recovered_record(turn.guest, process, found)
+        if found is not None and found.doubts:
+            message = "described again from what its QEMU answers; not certain: " + "; ".join(found.doubts)
+            await self._api.event(turn.wire, reason=Reason.RECORD_LOST.value, message=message[:1000], warning=True)
+        return record
 
     async def _found_record(self, turn: _Turn) -> Record | None:
         try:
@@ -214,7 +279,8 @@ class GuestLoop:
             raise
         self._journal.action(kind, "Done")
         level = logging.DEBUG if isinstance(action, QUIET) else logging.INFO
-        log.log(level, "%s", kind, extra={"guest": str(key), "action": kind})
+        what = f"{kind}: {action.what}" if isinstance(action, Tell) else kind
+        log.log(level, "%s", what, extra={"guest": str(key), "action": kind})
         if effect.record is not None:
             turn.record = effect.record
             self._remember(key, effect.record)
@@ -282,6 +348,7 @@ class GuestLoop:
     def _drop(self, key: GuestKey) -> None:
         self._records.pop(key, None)
         self._versions.pop(key, None)
+        self._failures.pop(key, None)
 
     def _learn(self, turn: _Turn, wire: VirtualGuest) -> None:
         """The object as our own write left it."""

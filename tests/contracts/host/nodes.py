@@ -13,7 +13,8 @@ from guestlet.host.launcher_daemon import take_lock
 from guestlet.pci.layout import Family
 from guestlet.qemu.machine import FileSource, ImageFormat, Machine
 from guestlet.settings import AgentSettings, PoolSettings
-from unit.qemu.sample_machines import bare, complete, disk, laid_out, nic
+from sandbox.qemu import QemuBuild, ensure_system_qemu
+from unit.qemu.sample_machines import bare, complete, disk, laid_out, memory, nic
 
 GUEST = "6f1e1b52-7a4d-4a34-9b6e-3a5c1f0d2e11"
 MIB = 1024 * 1024
@@ -30,8 +31,9 @@ def short_directory() -> Iterator[Path]:
         shutil.rmtree(directory)
 
 
-def settings_in(directory: Path, *, learned: Path | None = None) -> AgentSettings:
+def settings_in(directory: Path, *, learned: Path | None = None, build: QemuBuild | None = None) -> AgentSettings:
     """One node with the pool ``default``, whose directory QEMU may enter; ``learned``: what another knows of QEMU."""
+    build = build or ensure_system_qemu()
     if learned is not None:
         (directory / "state").mkdir()
         for kept in learned.glob("*.json"):
@@ -47,6 +49,10 @@ def settings_in(directory: Path, *, learned: Path | None = None) -> AgentSetting
         pools=(PoolSettings(name="default", path=pool),),
         scripts_dir=scripts,
         script_timeout_seconds=1,
+        qemu_binary=build.binary,
+        qemu_img=build.img,
+        qemu_module_dir=build.module_dir,
+        qemu_data_dirs=build.data_dirs,
     )
 
 
@@ -62,12 +68,11 @@ def source(image: str, image_format: ImageFormat = ImageFormat.QCOW2, *, backing
 
 def small_machine(family: Family = Family.Q35) -> Machine:
     """No disk and one network: starts fast."""
-    machine = replace(bare(family), networks=(nic("lan"),))
-    return laid_out(replace(machine, memory_bytes=32 * MIB))
+    return laid_out(replace(bare(family), memory=memory(32 * MIB), networks=(nic("lan"),)))
 
 
 def machine_with_a_disk() -> Machine:
-    return laid_out(replace(complete(Family.Q35), memory_bytes=32 * MIB, disks=(disk("root"),)))
+    return laid_out(replace(complete(Family.Q35), memory=memory(32 * MIB), disks=(disk("root"),)))
 
 
 def launcher_pid(directory: Path) -> int:

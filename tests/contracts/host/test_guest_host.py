@@ -1,81 +1,24 @@
 """What every ``GuestHost`` promises, held against the fake and against a real node with real QEMUs."""
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from pathlib import Path
-
 import pytest
 
-from contracts.host.conftest import sweep
-from contracts.host.nodes import GUEST, machine_with_a_disk, settings_in, small_machine, source
-from fakes.host import FakeHost
+from contracts.host.nodes import GUEST, machine_with_a_disk, small_machine, source
+from contracts.host.stage import Stage, launch
 from guestlet.errors import Broken, GuestletError, Refused, Unknown
 from guestlet.guest.ports import GuestHost
-from guestlet.host.facts import ProcessIdentity, ScriptOutcome, ScriptRun
-from guestlet.host.images import IDENTITY_FILE
+from guestlet.host.facts import ScriptOutcome, ScriptRun
 from guestlet.host.ledger import Holding
-from guestlet.host.node import NodeHost
 from guestlet.pci.compare import compare, recorded_places
 from guestlet.pci.layout import Layout
 from guestlet.pci.observed import guest_addresses
 from guestlet.qemu import commands
 from guestlet.qemu.commandline import build_argv
-from guestlet.qemu.machine import ImageFormat, Machine
+from guestlet.qemu.machine import ImageFormat
+from guestlet.qemu.names import nic_device
 from guestlet.qemu.replies import RunState, parse_address, parse_parent_bus, parse_pci, parse_status
-from unit.guest.guest_samples import CAPABILITIES, NODE, TCG
 
 MIB = 1024 * 1024
 OTHER = "00000000-0000-0000-0000-000000000002"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """A host, and what only the stage can do to it."""
-
-    host: GuestHost
-    directory: Path
-    fake: FakeHost | None
-
-    def unmount_the_pool(self) -> None:
-        if self.fake is not None:
-            self.fake.add_pool("default", identity=None)
-        else:
-            (self.directory / "pool" / IDENTITY_FILE).unlink()
-
-    def remove_image(self, image: str) -> None:
-        if self.fake is not None:
-            del self.fake.images["default", image]
-        else:
-            (self.directory / "pool" / image).unlink()
-
-    def add_script(self, name: str, *, says: str, code: int) -> None:
-        if self.fake is not None:
-            self.fake.scripts[name] = ScriptOutcome(code=code, output=says)
-            return
-        script = self.directory / "scripts" / name
-        script.write_text(f"#!/bin/sh\necho {says}\nexit {code}\n")
-        script.chmod(0o755)
-
-
-@pytest.fixture(params=["fake", pytest.param("real", marks=[pytest.mark.qemu, pytest.mark.slow])])
-async def stage(request: pytest.FixtureRequest, directory: Path, learned: Path) -> AsyncIterator[Stage]:
-    if request.param == "fake":
-        fake = FakeHost(facts=NODE, capabilities=CAPABILITIES, probe=TCG, clock=lambda: 0.0)
-        fake.add_pool("default")
-        yield Stage(host=fake, directory=directory, fake=fake)
-        return
-    settings = settings_in(directory, learned=learned)
-    node = NodeHost(settings)
-    await node.start()
-    try:
-        yield Stage(host=node, directory=directory, fake=None)
-    finally:
-        await sweep(node, settings)
-
-
-async def launch(host: GuestHost, machine: Machine) -> ProcessIdentity:
-    await host.prepare_launch(GUEST, machine)
-    return await host.launch(GUEST, build_argv(machine, host.paths(GUEST, machine)), timeout_s=20)
 
 
 async def run_state(host: GuestHost) -> RunState:
@@ -342,10 +285,10 @@ async def test_a_device_that_is_not_there_is_refused(stage: Stage) -> None:
         await stage.host.execute(GUEST, commands.device_address("disk-nowhere"))
 
 
-async def test_links_are_pulled_by_the_users_name(stage: Stage) -> None:
+async def test_links_are_pulled_by_the_interfaces_id(stage: Stage) -> None:
     await launch(stage.host, small_machine())
 
-    await stage.host.execute(GUEST, commands.set_link("lan", up=False))
+    await stage.host.execute(GUEST, commands.set_link(nic_device("lan"), up=False))
 
     with pytest.raises(Broken, match="QmpRefused"):
-        await stage.host.execute(GUEST, commands.set_link("wan", up=False))
+        await stage.host.execute(GUEST, commands.set_link(nic_device("wan"), up=False))

@@ -4,11 +4,13 @@ from guestlet.api.base import Condition
 from guestlet.api.guest_spec import HostForwardSpec, TapSpec, UserSpec
 from guestlet.api.guest_status import (
     AnonymousStatus,
+    BandwidthStatus,
     BootStatus,
     ConsoleStatus,
     ControllerStatus,
     CpuStatus,
     DevicesStatus,
+    DimmStatus,
     DiskStatus,
     FileSourceStatus,
     FirmwareStatus,
@@ -22,12 +24,14 @@ from guestlet.api.guest_status import (
     Phase,
     QemuStatus,
     SourceStatus,
+    ThrottleStatus,
+    VirtioMemStatus,
     VirtualGuestStatus,
     WatchdogStatus,
 )
 from guestlet.api.reasons import ConditionType, Reason
 from guestlet.pci.controllers import ControllerKind
-from guestlet.pci.layout import DeviceBus, DeviceKind
+from guestlet.pci.layout import DeviceBus, DeviceKind, Family
 from guestlet.qemu.machine import (
     Accelerator,
     AioMode,
@@ -63,7 +67,21 @@ _ROOT = DiskStatus(
     aio=AioMode.THREADS,
     discard=DiscardMode.UNMAP,
     io_thread=True,
+    throttle=ThrottleStatus(iops=100, iops_burst=200, bandwidth="1Mi", bandwidth_burst="2Mi"),
     boot_order=1,
+    unit=0,
+)
+_EMPTY = DiskStatus(
+    name="cd",
+    bus=DiskBus.SATA,
+    size="0",
+    read_only=True,
+    cdrom=True,
+    serial="cd",
+    cache=CacheMode.WRITEBACK,
+    aio=AioMode.THREADS,
+    discard=DiscardMode.UNMAP,
+    io_thread=False,
     unit=0,
 )
 _LAN = NetworkStatus(
@@ -82,9 +100,11 @@ _WAN = NetworkStatus(
     tap=TapSpec(up_script="up", down_script="down"),
     queues=1,
     link_up=False,
+    bandwidth=BandwidthStatus(inbound="10Mi", outbound="1Mi"),
     tap_name="gl0123456789ab",
 )
 _PCI = PciStatus(
+    family=Family.Q35,
     device_bus=DeviceBus.ROOT_PORT,
     controllers=(ControllerStatus(id="port-1", kind=ControllerKind.ROOT_PORT, bus="pcie.0", address="02.0", index=2),),
     devices=(
@@ -99,7 +119,9 @@ _PCI = PciStatus(
             device="1042",
         ),
     ),
-    anonymous=(AnonymousStatus(bus="pcie.0", address="1d.0", vendor="8086", device="2934"),),
+    anonymous=(
+        AnonymousStatus(bus="pcie.0", address="1d.0", id="usb", vendor="8086", device="2934", device_class="0c03"),
+    ),
     freed=("port-2:00.0",),
     hotplug_ports=HotplugPorts(total=4, free=3),
 )
@@ -136,12 +158,18 @@ PUBLISHED = VirtualGuestStatus(
     firmware=FirmwareStatus(type=FirmwareType.UEFI, image="OVMF_CODE_4M.fd"),
     boot=BootStatus(kernel=KernelStatus(pool="default", image="vmlinuz", initrd="initrd.img", cmdline="console=ttyS0")),
     qemu=QemuStatus(version="7.2.22", pid=4242, started_at=WHEN, sandbox=True),
-    cpu=CpuStatus(count=2, sockets=2, cores=1, threads=1, model="Nehalem-v2"),
-    memory=MemoryStatus(at_boot="256Mi", current="256Mi", max="256Mi"),
+    cpu=CpuStatus(count=2, max_count=4, sockets=4, cores=1, threads=1, model="Nehalem-v2"),
+    memory=MemoryStatus(
+        at_boot="256Mi",
+        current="640Mi",
+        max="1Gi",
+        virtio_mem=VirtioMemStatus(max="768Mi", block_size="2Mi", requested="256Mi"),
+        dimms=(DimmStatus(slot=0, size="128Mi"),),
+    ),
     devices=DevicesStatus(rng=True, balloon=True, watchdog=WatchdogStatus(action=WatchdogAction.RESET), pvpanic=True),
     console=ConsoleStatus(serial_log=True),
     pci=_PCI,
-    disks=(_ROOT,),
+    disks=(_ROOT, _EMPTY),
     networks=(_LAN, _WAN),
     restarts=1,
     last_exit=LastExit(reason="Crashed", code=-9, at=WHEN, log_tail="killed"),

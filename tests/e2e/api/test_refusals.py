@@ -79,6 +79,41 @@ def test_other_fields_may_change_after_the_first_start(empty: Kubectl) -> None:
     assert edit(empty, spec={"memory": {"size": "1Gi"}, "paused": True, "pci": {"hotplugPorts": 8}}).code == 0
 
 
+def test_what_is_changed_while_a_guest_runs_may_change_after_the_first_start(empty: Kubectl) -> None:
+    drive = {"name": "cd", "bus": "SATA", "cdrom": True, "readOnly": True}
+    lan = {"name": "lan", "bridge": {"name": "br0"}}
+    create(empty, cpu={"maxCount": 4}, memory={"maxSize": "2Gi"}, disks=[drive], networks=[lan])
+    publish(empty, machineType="pc-q35-7.2")
+
+    loaded = {**drive, "source": {"file": {"pool": "default", "image": "a.iso", "format": "Raw"}}}
+    throttle = {"iops": 100, "iopsBurst": 100, "bandwidth": "1M", "bandwidthBurst": "1000k"}
+    change = {
+        "cpu": {"count": 4},
+        "memory": {"size": "2Gi"},
+        "disks": [{**loaded, "throttle": throttle}],
+        "networks": [{**lan, "linkUp": False, "bandwidth": {"outbound": "10M"}}],
+    }
+    assert edit(empty, spec=change).code == 0
+    assert edit(empty, spec={"disks": [drive], "networks": []}).code == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cpu": {"count": 5}}, "spec.cpu.maxCount: Invalid value: maxCount must be at least count"),
+        ({"cpu": {"maxCount": 1}}, "spec.cpu.maxCount: Invalid value: maxCount must be at least count"),
+        ({"memory": {"size": "2049Mi"}}, "maxSize 2Gi is less than size 2049Mi: raise it, or remove it"),
+    ],
+)
+def test_nothing_grows_beyond_the_most_that_was_named(empty: Kubectl, change: dict[str, Any], message: str) -> None:
+    create(empty, cpu={"count": 2, "maxCount": 4}, memory={"size": "1Gi", "maxSize": "2Gi"})
+
+    outcome = edit(empty, spec=change)
+
+    assert outcome.code != 0
+    assert message in outcome.errors
+
+
 def test_a_placed_guest_takes_only_the_name_of_its_node(empty: Kubectl) -> None:
     create(empty)
     publish(empty, nodeName="node-a")

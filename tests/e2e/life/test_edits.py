@@ -24,7 +24,7 @@ def test_what_waits_is_named_and_a_restart_applies_it(stage: Stage) -> None:
         {
             "memory": {"size": "48Mi"},
             "cpu": {"count": 2},
-            "disks": [root, data],
+            "disks": [root, {**data, "pciAddress": "pcie.0:0a.0"}],
             "terminationGracePeriodSeconds": 1,
         }
     )

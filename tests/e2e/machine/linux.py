@@ -3,9 +3,11 @@
 Nothing here compares; the guest's kernel is the witness.
 """
 
+import re
 import socket
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from e2e.stage import Guest
 
@@ -48,7 +50,11 @@ def first_report(guest: Guest) -> Report:
 
 def ask(guest: Guest, command: str) -> str:
     """Types a command on the console socket of a guest that has booted and gives what it prints."""
-    path = guest.node.runtime / guest.field(".status.uuid") / "console"
+    return ask_at(guest.node.runtime / guest.field(".status.uuid") / "console", command)
+
+
+def ask_at(path: Path, command: str) -> str:
+    """Types a command on a console socket and gives what the guest prints."""
     deadline = time.monotonic() + _ANSWER_S
     with socket.socket(socket.AF_UNIX) as line:
         line.connect(str(path))
@@ -60,7 +66,10 @@ def ask(guest: Guest, command: str) -> str:
             block = line.recv(65536)
             assert block, f"the console ended after {shown[-500:]!r}"
             shown += block
-    return shown.decode(errors="replace").replace("\r", "").partition("[[\n")[2].partition("]]")[0]
+    text = shown.decode(errors="replace").replace("\r", "")
+    # What the guest tells unasked, whenever something is plugged.
+    text = re.sub(r"^hotplug: .*\n", "", text, flags=re.MULTILINE)
+    return text.partition("[[\n")[2].partition("]]")[0]
 
 
 def report(guest: Guest) -> Report:

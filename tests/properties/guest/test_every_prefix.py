@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from fakes.host import Fault, Moment
+from guestlet.errors import Broken
 from guestlet.guest.record import Record
 from guestlet.host.facts import ScriptOutcome
+from guestlet.qemu.machine import ImageFormat
 from guestlet.qemu.replies import RunState
 from scenarios.stage import Stage, disk
 
@@ -21,6 +23,11 @@ NETWORKS = [
     {"name": "lan", "bridge": {"name": "br0"}},
     {"name": "wan", "tap": {"upScript": "up.sh", "downScript": "down.sh"}, "linkUp": False},
 ]
+
+
+def cdrom(image: str | None) -> dict[str, Any]:
+    source = {"source": {"file": {"pool": "default", "image": image, "format": "Raw"}}} if image else {}
+    return {"name": "cd", "bus": "SCSI", "cdrom": True, "readOnly": True, **source}
 
 
 async def settled(stage: Stage) -> None:
@@ -115,6 +122,66 @@ async def its_status_is_lost(stage: Stage) -> None:
     await stage.passes(5)
 
 
+async def it_is_given_devices(stage: Stage) -> None:
+    await stage.create(disks=[disk()])
+    tap = {"name": "wan", "tap": {"upScript": "up.sh", "downScript": "down.sh"}, "linkUp": False}
+    more = [disk("data", ioThread=True, throttle={"iops": 9}), disk("unit", bus="SCSI")]
+    await stage.edit(disks=[disk(), *more], networks=[tap, {"name": "lan", "isolated": {}}])
+
+
+async def it_gives_devices_back(stage: Stage) -> None:
+    await stage.create(disks=[disk(), disk("data", ioThread=True, onDelete="Delete")], networks=NETWORKS)
+    await settled(stage)
+    await stage.edit(disks=[disk()], networks=[])
+
+
+async def it_is_edited_in_place(stage: Stage) -> None:
+    lan = {"name": "lan", "bridge": {"name": "br0"}}
+    await stage.create(disks=[disk()], networks=[lan])
+    grown = disk(size="2Gi", throttle={"bandwidth": "1Mi"})
+    moved = {**lan, "bridge": {"name": "br1"}, "linkUp": False, "bandwidth": {"inbound": "1Mi"}}
+    await stage.edit(disks=[grown], networks=[moved])
+
+
+async def it_is_given_cpus_and_memory(stage: Stage) -> None:
+    await stage.create(disks=[disk()], cpu={"count": 1, "maxCount": 3}, memory={"size": "512Mi", "maxSize": "2Gi"})
+    await stage.edit(cpu={"count": 3, "maxCount": 3}, memory={"size": "1Gi", "maxSize": "2Gi"})
+
+
+async def it_has_no_driver_for_the_memory(stage: Stage) -> None:
+    await stage.create(disks=[disk()], memory={"size": "512Mi", "maxSize": "2Gi"})
+    await settled(stage)
+    stage.qemu().switches.takes_memory = False
+    await stage.edit(memory={"size": "1Gi", "maxSize": "2Gi"})
+
+
+async def its_medium_is_exchanged(stage: Stage) -> None:
+    stage.add_image("a.iso", format=ImageFormat.RAW)
+    stage.add_image("b.iso", format=ImageFormat.RAW)
+    await stage.create(disks=[disk(), cdrom("a.iso")])
+    await stage.edit(disks=[disk(), cdrom("b.iso")])
+    await stage.edit(disks=[disk(), cdrom(None)])
+
+
+async def it_lets_go_only_when_it_reboots(stage: Stage) -> None:
+    await stage.create(disks=[disk(), disk("data")])
+    await settled(stage)
+    stage.qemu().switches.lets_go = False
+    await stage.edit(disks=[disk()])
+    await stage.passes(300)
+    stage.qemu().switches.lets_go = True
+    await stage.guest_reboots()
+
+
+async def a_plug_is_refused(stage: Stage) -> None:
+    await stage.create(disks=[disk()])
+    await settled(stage)
+    stage.refuse_command("device_add", Broken("QmpRefused", "device_add: GenericError: no"))
+    await stage.edit(disks=[disk(), disk("data", ioThread=True)], networks=[{"name": "lan", "isolated": {}}])
+    await settled(stage)
+    stage.accept_command("device_add")
+
+
 STORIES: tuple[Story, ...] = (
     it_starts,
     it_starts_paused_and_is_let_go,
@@ -128,6 +195,14 @@ STORIES: tuple[Story, ...] = (
     it_goes_on_after_an_io_error,
     it_is_deleted_with_its_image,
     it_is_taken_over_by_a_new_object,
+    it_is_given_devices,
+    it_gives_devices_back,
+    it_is_edited_in_place,
+    it_is_given_cpus_and_memory,
+    it_has_no_driver_for_the_memory,
+    its_medium_is_exchanged,
+    it_lets_go_only_when_it_reboots,
+    a_plug_is_refused,
     its_record_is_lost,
     its_status_is_lost,
 )
@@ -176,6 +251,9 @@ def timeless(value: Any) -> Any:
 
 def object_of(body: dict[str, Any]) -> dict[str, Any]:
     status = dict(body["status"])
+    # In which order two devices left is the guest's business, and a new agent may see both gone at once.
+    if status.get("pci"):
+        status["pci"] = {**status["pci"], "freed": sorted(status["pci"].get("freed", ()))}
     status["conditions"] = sorted(status.get("conditions", ()), key=lambda each: str(each["type"]))
     kept = {name: body["metadata"].get(name) for name in ("uid", "generation", "finalizers", "deletionTimestamp")}
     return {"metadata": kept, "spec": body["spec"], "status": status}
@@ -183,7 +261,10 @@ def object_of(body: dict[str, Any]) -> dict[str, Any]:
 
 def record_of(record: Record) -> dict[str, Any]:
     """Without the argv, which an adopted QEMU's record does not have."""
-    return asdict(replace(record, run=replace(record.run, argv=()) if record.run else None))
+    machine = record.machine
+    if machine is not None:
+        machine = replace(machine, pci=replace(machine.pci, freed=tuple(sorted(machine.pci.freed))))
+    return asdict(replace(record, machine=machine, run=replace(record.run, argv=()) if record.run else None))
 
 
 def deaths(undisturbed: Stage) -> Iterator[dict[str, Any]]:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from guestlet.errors import Refused
 from guestlet.pci.address import PciAddress, parse_address
-from guestlet.pci.controllers import Venue, reserved_for, slots_of
+from guestlet.pci.controllers import reserved_for
 from guestlet.pci.layout import DeviceBus, DeviceKind, Family, Layout, Request, hotplug_ports_free, place
+from guestlet.pci.venues import Venue, slots_of
 
 CHOICES = ("port-0:00.0", "port-3:00.0", "pcie.0:05.0", "pcie.0:05.1", "bridge-0:03.0", "pci.0:04.0", "pci.0:1c.0")
 KINDS = (DeviceKind.DISK, DeviceKind.DISK, DeviceKind.NIC, DeviceKind.RNG)

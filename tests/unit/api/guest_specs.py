@@ -15,7 +15,14 @@ def words(kind: Any) -> st.SearchStrategy[str]:
     return st.sampled_from([member.value for member in kind])
 
 
-disks = st.fixed_dictionaries(
+throttles = st.fixed_dictionaries(
+    {"iops": st.integers(1, 10**6)},
+    optional={"iopsBurst": st.just(10**6), "bandwidth": sizes, "bandwidthBurst": st.just("1Ti")},
+)
+empty_drives = st.fixed_dictionaries(
+    {"name": names, "bus": st.sampled_from(("SATA", "SCSI")), "cdrom": st.just(True), "readOnly": st.just(True)}
+)
+written_disks = st.fixed_dictionaries(
     {
         "name": names,
         "source": st.fixed_dictionaries(
@@ -28,16 +35,19 @@ disks = st.fixed_dictionaries(
         "serial": st.from_regex(r"[A-Za-z0-9_.+-]{1,20}", fullmatch=True),
         "cache": words(CacheMode),
         "discard": words(DiscardMode),
+        "throttle": throttles,
         "bootOrder": st.integers(1, 255),
         "pciAddress": st.from_regex(r"pcie\.0:[01][0-9a-f]\.[0-7]", fullmatch=True),
     },
 )
+disks = written_disks | empty_drives
 backends = st.sampled_from(
     (
         {"user": {}},
         {"user": {"hostForwards": [{"hostPort": 2222, "guestPort": 22}]}},
         {"bridge": {"name": "br0"}},
-        {"tap": {"upScript": "up"}},
+        {"bridge": {"name": "br0"}, "bandwidth": {"inbound": "10M"}},
+        {"tap": {"upScript": "up"}, "bandwidth": {"inbound": "1Mi", "outbound": "1Mi"}},
         {"isolated": {}},
     )
 )
@@ -55,8 +65,10 @@ specs = st.fixed_dictionaries(
         "paused": st.booleans(),
         "terminationGracePeriodSeconds": st.integers(0, 86400),
         "machine": st.sampled_from(({"type": "q35"}, {"type": "pc"})),
-        "cpu": st.fixed_dictionaries({"count": st.integers(1, 255)}),
-        "memory": st.fixed_dictionaries({"size": st.integers(16, 4096).map(lambda mib: f"{mib}Mi")}),
+        "cpu": st.fixed_dictionaries({"count": st.integers(1, 255)}, optional={"maxCount": st.just(255)}),
+        "memory": st.fixed_dictionaries(
+            {"size": st.integers(16, 4096).map(lambda mib: f"{mib}Mi")}, optional={"maxSize": st.just("4Ti")}
+        ),
         "disks": st.lists(disks, max_size=5, unique_by=lambda disk: disk["name"]),
         "networks": st.lists(networks, max_size=4, unique_by=lambda network: network["name"]),
         "devices": st.fixed_dictionaries({"rng": st.booleans()}, optional={"watchdog": st.just({"action": "Pause"})}),

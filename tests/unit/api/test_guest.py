@@ -7,9 +7,11 @@ from hypothesis import given
 from pydantic import ValidationError
 
 from guestlet.api.base import MESSAGE_MAX, Condition
+from guestlet.api.disk_spec import ThrottleSpec
 from guestlet.api.guest import VirtualGuest, parse_guest, parse_metadata
 from guestlet.api.guest_spec import RunStrategy, VirtualGuestSpec
 from guestlet.api.guest_status import LOG_TAIL_MAX, LastExit, VirtualGuestStatus
+from guestlet.api.network_spec import BandwidthSpec
 from guestlet.api.reasons import ConditionType, Reason
 from guestlet.errors import Refused
 from guestlet.qemu.machine import DiskBus, MachineType
@@ -66,8 +68,42 @@ def test_python_names_and_wire_names_are_one_to_one() -> None:
 
     assert found.node_name == "node-a"
     assert found.disks[0].bus is DiskBus.NVME
+    assert found.disks[0].source is not None
     assert found.disks[0].source.file is not None
     assert found.disks[0].source.file.backing_image == "b"
+
+
+def test_what_may_change_while_the_guest_runs_has_its_names_too() -> None:
+    throttle = {"iops": 1, "iopsBurst": 2, "bandwidth": "1Mi", "bandwidthBurst": "2Mi"}
+    drive = {"name": "cd", "bus": "SATA", "cdrom": True, "readOnly": True, "throttle": throttle}
+    lan = {"name": "lan", "bridge": {"name": "br0"}, "bandwidth": {"inbound": "1M", "outbound": "2M"}}
+    found = parse_guest(
+        body(disks=[drive], networks=[lan], cpu={"count": 1, "maxCount": 4}, memory={"size": "1Gi", "maxSize": "2Gi"})
+    ).spec
+
+    assert found.disks[0].source is None
+    assert found.disks[0].throttle == ThrottleSpec(iops=1, iops_burst=2, bandwidth="1Mi", bandwidth_burst="2Mi")
+    assert found.networks[0].bandwidth == BandwidthSpec(inbound="1M", outbound="2M")
+    assert (found.cpu.max_count, found.memory.max_size) == (4, "2Gi")
+
+
+@pytest.mark.parametrize(
+    ("part", "field"),
+    [
+        ({"cpu": {"maxCount": 256}}, "spec.cpu.maxCount"),
+        ({"memory": {"maxSize": "1Mi"}}, "spec.memory.maxSize"),
+        ({"disks": [{"name": "a", "throttle": {"iops": 0}}]}, "spec.disks[0].throttle.iops"),
+        ({"disks": [{"name": "a", "throttle": {"bandwidth": "1"}}]}, "spec.disks[0].throttle.bandwidth"),
+        ({"networks": [{"name": "a", "bandwidth": {"inbound": "2Ti"}}]}, "spec.networks[0].bandwidth.inbound"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_limits_out_of_bounds_are_refused_by_their_names(part: dict[str, Any], field: str) -> None:
+    with pytest.raises(Refused) as refusal:
+        parse_guest(body(**part))
+
+    assert refusal.value.reason is Reason.INVALID_SPEC
+    assert field in refusal.value.message
 
 
 def test_a_guest_cannot_be_changed() -> None:

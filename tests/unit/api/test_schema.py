@@ -22,8 +22,8 @@ REFUSED_BY_THE_API_SERVER = {
     "exclusiveMinimum", "exclusiveMaximum", "additionalProperties", "examples", "discriminator",
 }  # fmt: skip
 LATER = {
-    "maxCount", "maxSize", "throttle", "rbd", "block", "hostDevices", "vnc", "cloudInit", "guestAgent", "tpm", "numa",
-    "secureBoot", "limit", "placement", "isolateEmulator", "scheduling", "hugepageSize", "bandwidth", "operation",
+    "rbd", "block", "hostDevices", "vnc", "cloudInit", "guestAgent", "tpm", "numa",
+    "secureBoot", "limit", "placement", "isolateEmulator", "scheduling", "hugepageSize", "operation",
 }  # fmt: skip
 
 

@@ -8,11 +8,19 @@ from guestlet.api.guest_spec import VirtualGuestSpec
 from guestlet.api.guest_status import VirtualGuestStatus
 from guestlet.guest.desired import Guest, GuestKey
 from guestlet.guest.observed import MonitorFacts, NetworkFacts, ObservedGuest, StorageFacts
-from guestlet.guest.record import Record, Run
+from guestlet.guest.record import NO_ALIASES, Record, Run
 from guestlet.guest.resolve import resolve_machine
 from guestlet.guest.source import source_text
 from guestlet.host.accelerator import AcceleratorProbe
-from guestlet.host.facts import ExitFacts, ImageFacts, NodeFacts, PoolFacts, ProcessFacts, ProcessIdentity
+from guestlet.host.facts import (
+    NOTHING_HEARD,
+    ExitFacts,
+    ImageFacts,
+    NodeFacts,
+    PoolFacts,
+    ProcessFacts,
+    ProcessIdentity,
+)
 from guestlet.qemu.capabilities import Capabilities
 from guestlet.qemu.machine import Accelerator, ImageFormat, Machine
 from guestlet.qemu.replies import RunState
@@ -29,7 +37,7 @@ CAPABILITIES = Capabilities(
     all_machine_types=("pc-i440fx-7.2", "pc-q35-7.1", "pc-q35-7.2"),
     cpu_models=("Nehalem", "Nehalem-v1", "host", "max", "qemu64", "qemu64-v1"),
     cpu_aliases={"Nehalem": "Nehalem-v1", "qemu64": "qemu64-v1"},
-    devices=frozenset(),
+    devices=frozenset({"pc-dimm", "virtio-mem-pci"}),
     objects=frozenset(),
     commands=frozenset(),
     netdevs=frozenset({"tap", "user"}),
@@ -125,7 +133,7 @@ def observed(
     **facts: Any,
 ) -> ObservedGuest:
     """A look at a guest on ``NODE``; with ``run_state`` its monitor answers."""
-    monitor = MonitorFacts(run_state=run_state, mismatches=mismatches, numbered=None) if run_state else None
+    monitor = monitor_facts(run_state, mismatches=mismatches) if run_state else None
     plain: dict[str, Any] = {
         "node": NODE,
         "capabilities": CAPABILITIES,
@@ -137,8 +145,15 @@ def observed(
         "monitor_error": None if monitor else "no answer",
         "storage": storage(),
         "network": network(),
+        "failures": {},
     }
     return ObservedGuest(**{**plain, **facts})
+
+
+def monitor_facts(run_state: RunState, **facts: Any) -> MonitorFacts:
+    """What a QEMU in that state said; nothing unless given by keyword."""
+    plain: dict[str, Any] = {"mismatches": (), "numbered": None, "inventory": None, "heard": NOTHING_HEARD}
+    return MonitorFacts(run_state=run_state, **{**plain, **facts})
 
 
 def machine(spec: Mapping[str, Any] | None = None, **facts: Any) -> Machine:
@@ -152,6 +167,8 @@ def run(**fields: Any) -> Run:
         "resumed": True,
         "argv": ("qemu", "-S"),
         "qemu_version": "7.2.22",
+        "foreign": False,
+        "aliases": NO_ALIASES,
     }
     return Run(**{**plain, **fields})
 
@@ -170,6 +187,7 @@ def record(spec: Mapping[str, Any] | None = None, **fields: Any) -> Record:
         source=source_text(wanted),
         machine=None,
         run=None,
+        pending=(),
         paused=False,
         stop=None,
         restart_token=None,

@@ -7,10 +7,13 @@ from guestlet.api.guest_status import QemuStatus, VirtualGuestStatus
 from guestlet.errors import Broken
 from guestlet.guest.describe import publish_machine
 from guestlet.guest.life import has_ended
-from guestlet.guest.recover import record_key, recovered_record
-from guestlet.guest.source import source_text
+from guestlet.guest.record import NO_ALIASES, Aliases
+from guestlet.guest.recover import must_ask, record_key, recovered_record
+from guestlet.guest.recovery.description import Description
+from guestlet.guest.source import waiting_fields
 from guestlet.guest.times import rfc3339, seconds_of
 from guestlet.host.facts import ProcessFacts
+from guestlet.qemu.replies import RunState
 from unit.guest.guest_samples import NOW, QEMU, UUID, disk, guest, machine
 
 SPEC = {"disks": [disk(size="1Gi")]}
@@ -57,12 +60,15 @@ def test_a_lost_record_is_built_again_from_status_while_its_qemu_runs() -> None:
     assert (found.run.identity, found.run.started_at, found.run.resumed) == (QEMU, NOW - 100, True)
     assert (found.restarts, found.restart_token) == (3, "two")
     assert [(made.image, made.created_at) for made in found.created_images] == [("root.qcow2", NOW - 500)]
-    assert found.source == source_text(guest(SPEC).spec)
+    assert waiting_fields(guest(SPEC).spec, found.source) == ()
 
 
-def test_edits_that_wait_are_not_taken_for_what_runs() -> None:
-    assert recovered_record(guest(SPEC, status=published(waits=True)), ALIVE).source == ""
-    assert recovered_record(guest(SPEC, status=published(), generation=2), ALIVE).source == ""
+def test_edits_that_wait_are_still_named_when_the_record_is_lost() -> None:
+    edited = {"disks": [disk(size="1Gi", cache="None")], "firmware": {"type": "UEFI"}}
+
+    found = recovered_record(guest(edited, status=published(waits=True), generation=2), ALIVE)
+
+    assert waiting_fields(guest(edited).spec, found.source) == ("disks[root].cache", "firmware.type")
 
 
 def test_when_both_are_gone_and_status_says_running_the_end_is_seen_before_a_start() -> None:
@@ -84,6 +90,52 @@ def test_a_qemu_that_nobody_can_describe_is_left_alone() -> None:
         recovered_record(guest(SPEC), ALIVE)
 
     assert error.value.reason == "RecordLost"
+
+
+def test_a_qemu_that_status_does_not_describe_is_described_by_its_own_answers() -> None:
+    answered = Description(
+        machine=machine(SPEC),
+        qemu_version="10.0.2",
+        run_state=RunState.RUNNING,
+        aliases=NO_ALIASES,
+        doubts=(),
+        outside=(),
+    )
+
+    found = recovered_record(guest(SPEC), ALIVE, answered)
+
+    assert must_ask(guest(SPEC), ALIVE)
+    assert found.machine == machine(SPEC)
+    assert found.run is not None
+    assert (found.run.identity, found.run.qemu_version, found.run.foreign) == (QEMU, "10.0.2", False)
+    assert waiting_fields(guest(SPEC).spec, found.source) == ()
+
+
+def test_a_status_that_says_the_machine_only_in_part_says_nothing() -> None:
+    half = published().model_copy(update={"cpu": None})
+
+    assert must_ask(guest(SPEC, status=half), ALIVE)
+    with pytest.raises(Broken, match="neither the node's record nor status"):
+        recovered_record(guest(SPEC, status=half), ALIVE)
+    with pytest.raises(Broken, match="only in part"):
+        recovered_record(guest(SPEC, status=half), GONE)
+
+
+def test_a_qemu_that_status_describes_need_not_be_asked() -> None:
+    assert not must_ask(guest(SPEC, status=published()), ALIVE)
+    assert not must_ask(guest(SPEC), GONE)
+
+
+def test_the_names_that_a_foreign_qemu_has_for_our_parts_are_kept() -> None:
+    aliases = Aliases(devices={"disk-root": "virtio0"}, nodes={}, netdevs={})
+    answered = Description(
+        machine=machine(SPEC), qemu_version="7.2.22", run_state=RunState.RUNNING, aliases=aliases, doubts=(), outside=()
+    )
+
+    found = recovered_record(guest(SPEC, status=published()), ALIVE, answered)
+
+    assert found.run is not None
+    assert (found.run.foreign, found.run.aliases) == (True, aliases)
 
 
 def test_a_user_pause_is_not_forgotten_with_the_record() -> None:

@@ -35,6 +35,7 @@ from unit.guest.guest_samples import (
     observed,
     storage,
 )
+from unit.qemu.sample_machines import file_of
 
 LOOK = observed()
 BAD_NAME = Refused(Reason.IMAGE_NAME_REFUSED, "image 'x' is a link that leads out of pool default")
@@ -151,23 +152,23 @@ REFUSALS: Mapping[str, Bad] = {
     "a bridge the node does not allow": Bad(
         spec={"networks": [{"name": "lan", "bridge": {"name": "virbr7"}}]},
         reason=Reason.NO_SUCH_BRIDGE,
-        says=("spec.networks[0].bridge.name", "'virbr7'", "br0, br1", "allow it in the node's settings"),
+        says=("spec.networks[lan].bridge.name", "'virbr7'", "br0, br1", "allow it in the node's settings"),
     ),
     "a bridge that is not there": Bad(
         spec={"networks": [{"name": "wan", "user": {}}, {"name": "lan", "bridge": {"name": "br1"}}]},
         reason=Reason.NO_SUCH_BRIDGE,
-        says=("spec.networks[1].bridge.name", "'br1'", "create it"),
+        says=("spec.networks[lan].bridge.name", "'br1'", "create it"),
     ),
     "an up script that is not there": Bad(
         spec={"networks": [{"name": "lan", "tap": {"upScript": "up.sh"}}]},
         reason=Reason.NO_SUCH_SCRIPT,
-        says=("spec.networks[0].tap.upScript", "'up.sh'", "scriptsDir"),
+        says=("spec.networks[lan].tap.upScript", "'up.sh'", "scriptsDir"),
     ),
     "a down script that is not there": Bad(
         spec={"networks": [{"name": "lan", "tap": {"upScript": "up.sh", "downScript": "down.sh"}}]},
         look=observed(network=network(scripts=("up.sh",))),
         reason=Reason.NO_SUCH_SCRIPT,
-        says=("spec.networks[0].tap.downScript", "'down.sh'", "scriptsDir"),
+        says=("spec.networks[lan].tap.downScript", "'down.sh'", "scriptsDir"),
     ),
     "a MAC that was generated for another": Bad(
         spec={
@@ -192,48 +193,48 @@ REFUSALS: Mapping[str, Bad] = {
     "a pool the node does not have": Bad(
         spec={"disks": [disk(file={"pool": "fast"})]},
         reason=Reason.NO_SUCH_POOL,
-        says=("spec.disks[0].source.file.pool", "'fast'", "add it to the node's settings"),
+        says=("spec.disks[root].source.file.pool", "'fast'", "add it to the node's settings"),
     ),
     "a pool that is not mounted": Bad(
         spec={"disks": [disk(size="1Gi")]},
         look=observed(storage=storage(pools={"default": PoolFacts(name="default", identity=None, free_bytes=0)})),
         reason=Reason.POOL_NOT_READY,
-        says=("spec.disks[0].source.file.pool", "'default'", ".guestlet-pool", "mount it"),
+        says=("spec.disks[root].source.file.pool", "'default'", ".guestlet-pool", "mount it"),
     ),
     "an image by a link out of the pool": Bad(
         spec={"disks": [disk(file={"image": "x"})]},
         look=observed(storage=storage(images={("default", "x"): BAD_NAME})),
         reason=Reason.IMAGE_NAME_REFUSED,
-        says=("spec.disks[0].source.file.image", "leads out of pool"),
+        says=("spec.disks[root].source.file.image", "leads out of pool"),
     ),
     "an image of another format": Bad(
         spec={"disks": [disk(file={"format": "Raw"})]},
         look=observed(storage=storage(image())),
         reason=Reason.IMAGE_FORMAT_MISMATCH,
-        says=("spec.disks[0].source.file.format", "Raw", "'root.qcow2' is Qcow2", "correct the format or the image"),
+        says=("spec.disks[root].source.file.format", "Raw", "'root.qcow2' is Qcow2", "correct the format or the image"),
     ),
     "an image on another backing image": Bad(
         spec={"disks": [disk(file={"backingImage": "base.qcow2"})]},
         look=observed(storage=storage(image(backing_image="other.qcow2"), image("base.qcow2"))),
         reason=Reason.BACKING_IMAGE_MISMATCH,
-        says=("spec.disks[0].source.file.backingImage", "'base.qcow2'", "'other.qcow2'", "name exactly that image"),
+        says=("spec.disks[root].source.file.backingImage", "'base.qcow2'", "'other.qcow2'", "name exactly that image"),
     ),
     "a backing image that is not there": Bad(
         spec={"disks": [disk(file={"backingImage": "base.qcow2"})]},
         reason=Reason.BACKING_IMAGE_MISSING,
-        says=("spec.disks[0].source.file.backingImage", "'base.qcow2'", "put it there"),
+        says=("spec.disks[root].source.file.backingImage", "'base.qcow2'", "put it there"),
     ),
     "a backing image by a link out of the pool": Bad(
         spec={"disks": [disk(file={"backingImage": "x"})]},
         look=observed(storage=storage(images={("default", "x"): BAD_NAME})),
         reason=Reason.IMAGE_NAME_REFUSED,
-        says=("spec.disks[0].source.file.backingImage", "leads out of pool"),
+        says=("spec.disks[root].source.file.backingImage", "leads out of pool"),
     ),
     "an image that would shrink": Bad(
         spec={"disks": [disk(size="512Mi")]},
         look=observed(storage=storage(image())),
         reason=Reason.IMAGE_SIZE_MISMATCH,
-        says=("spec.disks[0].size", "512Mi", "1Gi", "ask for at least that"),
+        says=("spec.disks[root].size", "512Mi", "1Gi", "ask for at least that"),
     ),
     "an address for a SATA disk": Bad(
         spec={"disks": [disk(bus="SATA", size="1Gi", pciAddress="pcie.0:05.0")]},
@@ -277,7 +278,7 @@ def test_more_disks_than_a_bus_has_units_are_refused() -> None:
 def test_what_runs_is_not_refused_the_memory_it_has() -> None:
     look = observed(running=QEMU, committed_memory_bytes=7 * GIB)
 
-    assert resolved({"memory": {"size": "1Gi"}}, look).memory_bytes == GIB
+    assert resolved({"memory": {"size": "1Gi"}}, look).memory.boot_bytes == GIB
 
 
 @pytest.mark.parametrize(
@@ -378,7 +379,8 @@ def test_every_field_of_a_disk_reaches_the_machine() -> None:
 
     (found,) = machine.disks
     assert found.bus is DiskBus.NVME
-    assert (found.source.pool, found.source.image, found.source.format) == ("default", "r.img", ImageFormat.RAW)
+    source = file_of(found)
+    assert (source.pool, source.image, source.format) == ("default", "r.img", ImageFormat.RAW)
     assert (found.read_only, found.cdrom, found.serial) == (True, False, "SN-1")
     assert (found.cache.value, found.aio.value, found.discard.value) == ("None", "Native", "Ignore")
     assert (found.io_thread, found.boot_order, found.size_bytes) == (True, 3, GIB)
@@ -436,7 +438,7 @@ def test_an_overlay_has_the_size_of_its_backing_image() -> None:
     (found,) = resolved({"disks": [disk(file={"backingImage": "base.qcow2"})]}, observed(storage=storage(base))).disks
 
     assert found.size_bytes == 3 * GIB
-    assert found.source.backing_format is ImageFormat.QCOW2
+    assert file_of(found).backing_format is ImageFormat.QCOW2
 
 
 CORRUPT = Refused(Reason.IMAGE_CORRUPT, "image 'root.img' has a qcow2 header that cannot be read")
@@ -445,7 +447,7 @@ CORRUPT = Refused(Reason.IMAGE_CORRUPT, "image 'root.img' has a qcow2 header tha
 def test_an_image_that_cannot_be_read_is_refused() -> None:
     look = observed(storage=storage(images={("default", "root.qcow2"): CORRUPT}))
 
-    with pytest.raises(Refused, match=r"spec.disks\[0\].source.file.image: .* cannot be read") as refusal:
+    with pytest.raises(Refused, match=r"spec.disks\[root\].source.file.image: .* cannot be read") as refusal:
         resolved({"disks": [disk()]}, look)
 
     assert refusal.value.reason == Reason.IMAGE_CORRUPT

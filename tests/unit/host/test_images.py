@@ -226,7 +226,7 @@ def test_a_written_image_becomes_qemus_alone(pool: Path) -> None:
     images = images_of(pool, USER)
 
     with pytest.raises(Refused, match="cannot enter"):
-        images.lend("default", "root", writable=True)  # pytest's own directories are closed to everybody
+        images.lend("default", "root", writable=True, user=USER)  # pytest's own directories are closed to everybody
 
     facts = (pool / "root").stat()
     assert (facts.st_uid, facts.st_gid, facts.st_mode & 0o777) == (USER.uid, USER.gid, 0o600)
@@ -245,7 +245,7 @@ def test_a_read_image_keeps_its_owner(
     os.chown(pool / "base", owner, group)
 
     with pytest.raises(Refused, match="cannot enter"):
-        images_of(pool, USER).lend("default", "base", writable=False)
+        images_of(pool, USER).lend("default", "base", writable=False, user=USER)
 
     facts = (pool / "base").stat()
     assert (facts.st_uid, facts.st_gid, facts.st_mode & 0o777) == after

@@ -18,6 +18,9 @@ from guestlet.host.facts import ProcessIdentity
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(["sleep", "60"]) as child:
+        # The kernel lets go of the descriptor that Popen waits for before the new program's arguments are in place.
+        while not Path(f"/proc/{child.pid}/cmdline").read_bytes():
+            os.sched_yield()
         yield child
         child.kill()
 

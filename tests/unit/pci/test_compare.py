@@ -1,7 +1,10 @@
 """The recorded layout against QEMU's objects."""
 
+from dataclasses import replace
+
 from guestlet.pci.compare import compare
 from guestlet.pci.layout import DeviceKind
+from unit.pci.foreign import stranger
 from unit.pci.requests import disk, q35, request
 
 LAYOUT = q35(disk("root"), request("sata", DeviceKind.SATA, conventional=True))
@@ -31,3 +34,10 @@ def test_a_device_that_qemu_does_not_have_is_told() -> None:
 
 def test_a_device_that_was_not_recorded_is_told() -> None:
     assert compare(LAYOUT, EQUAL | {"x": ("05.0", "pcie.0")}) == ("x is at pcie.0:05.0 in QEMU and not recorded",)
+
+
+def test_what_nobody_knows_may_be_there_or_not() -> None:
+    layout = replace(LAYOUT, anonymous=(stranger("pcie.0:05.0", "x"),))
+
+    assert compare(layout, EQUAL) == ()
+    assert compare(layout, EQUAL | {"x": ("05.0", "pcie.0")}) == ()

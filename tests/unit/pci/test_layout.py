@@ -3,7 +3,7 @@
 import pytest
 
 from guestlet.errors import Refused
-from guestlet.pci.layout import DeviceBus, DeviceKind, Family, Layout, Request, hotplug_ports_free, place
+from guestlet.pci.layout import DeviceBus, DeviceKind, Family, Layout, Request, hotplug_ports_free, place, unplug
 from unit.pci.requests import addresses, controllers, disk, nic, pc, q35, q35_bridged, request
 
 RNG = request("rng", DeviceKind.RNG)
@@ -137,10 +137,16 @@ def test_a_device_that_comes_back_is_a_new_one() -> None:
     assert addresses(layout)["disk-a"] == "port-2:00.0"
 
 
-def test_a_network_that_becomes_conventional_leaves_its_root_port() -> None:
+def test_a_device_stays_where_none_like_it_would_be_put_today() -> None:
     first = q35(nic("lan"))
 
-    layout = q35(nic("lan", conventional=True), previous=first)
+    assert addresses(q35(nic("lan", conventional=True), previous=first)) == {"nic-lan": "port-0:00.0"}
+
+
+def test_a_network_that_becomes_conventional_leaves_its_root_port_when_it_is_taken_out_first() -> None:
+    first = q35(nic("lan"))
+
+    layout = q35(nic("lan", conventional=True), previous=unplug(first, "nic-lan"))
 
     assert addresses(layout) == {"nic-lan": "bridge-0:01.0"}
     assert [str(each) for each in layout.freed] == ["port-0:00.0"]

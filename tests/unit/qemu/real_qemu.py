@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from qemu.qmp import ConnectError, QMPClient
 
 from guestlet.pci.compare import recorded_places
 from guestlet.qemu.commandline import build_argv
-from guestlet.qemu.machine import Disk, FirmwareType, HostPaths, ImageFormat, Machine
+from guestlet.qemu.machine import FileSource, FirmwareType, HostPaths, Machine
 from guestlet.qemu.replies import parse_address, parse_parent_bus
 from sandbox.qemu import QemuBuild
 
@@ -54,11 +54,18 @@ class RealQemu:
         return tuple(recorded_places(self.machine.pci))
 
 
-def make_image(path: Path, disk: Disk) -> None:
-    image_format = "raw" if disk.source.format is ImageFormat.RAW else "qcow2"
-    subprocess.run(
-        ["qemu-img", "create", "-q", "-f", image_format, path, str(disk.size_bytes)], check=True, timeout=DEADLINE_S
-    )
+def make_image(folder: Path, source: FileSource, size_bytes: int) -> None:
+    """The image, and the one below it, both blank."""
+    names = {source.image: source.format, source.backing_image: source.backing_format}
+    for name, image_format in names.items():
+        if name is None:
+            continue
+        assert image_format is not None
+        subprocess.run(
+            ["qemu-img", "create", "-q", "-f", image_format.value.lower(), folder / name, str(size_bytes)],
+            check=True,
+            timeout=DEADLINE_S,
+        )
 
 
 @asynccontextmanager
@@ -87,14 +94,9 @@ async def real_qemu(build: QemuBuild, machine: Machine) -> AsyncIterator[RealQem
 def _prepare(folder: Path, build: QemuBuild, machine: Machine) -> HostPaths:
     for each in ("state", "run", "pool"):
         (folder / each).mkdir()
-    images: dict[str, Disk] = {each.source.image: each for each in machine.disks}
-    for name, disk in images.items():
-        make_image(folder / "pool" / name, disk)
-        backing = disk.source.backing_image
-        if backing is not None:
-            assert disk.source.backing_format is not None
-            below = replace(disk.source, image=backing, format=disk.source.backing_format)
-            make_image(folder / "pool" / backing, replace(disk, source=below))
+    for disk in machine.disks:
+        if disk.source is not None:
+            make_image(folder / "pool", disk.source, disk.size_bytes)
     if machine.firmware is FirmwareType.UEFI:
         shutil.copyfile(OVMF_VARS, folder / "state" / "nvram.fd")
     return HostPaths(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from guestlet.pci.address import PciAddress
-from guestlet.pci.layout import DeviceBus, Family, Layout, place
+from guestlet.pci.layout import DeviceBus, DeviceKind, Family, Layout, place
 from guestlet.qemu.machine import (
     Accelerator,
     AioMode,
@@ -20,17 +20,21 @@ from guestlet.qemu.machine import (
     ImageFormat,
     IsolatedNet,
     Machine,
+    Memory,
     NetBackend,
     Nic,
     NicModel,
     Protocol,
     UserNet,
+    VirtioMem,
     WatchdogAction,
 )
 from guestlet.qemu.pci_requests import pci_requests
 
 MIB = 1024 * 1024
-NOTHING: Layout = Layout(device_bus=DeviceBus.ROOT_PORT, controllers=(), devices=(), freed=())
+NOTHING: Layout = Layout(
+    family=Family.Q35, device_bus=DeviceBus.ROOT_PORT, controllers=(), devices=(), anonymous=(), freed=()
+)
 VERSIONED = {Family.Q35: "pc-q35-7.2", Family.PC: "pc-i440fx-7.2"}
 ISOLATED = IsolatedNet()
 
@@ -61,9 +65,21 @@ def disk(name: str, bus: DiskBus = DiskBus.VIRTIO, *, unit: int | None = None) -
         aio=AioMode.THREADS,
         discard=DiscardMode.UNMAP,
         io_thread=False,
+        throttle=None,
         boot_order=None,
         unit=unit,
     )
+
+
+def empty_drive(name: str, bus: DiskBus) -> Disk:
+    """A cdrom drive without a medium."""
+    return replace(disk(name, bus, unit=0), cdrom=True, read_only=True, source=None, size_bytes=0)
+
+
+def file_of(disk: Disk) -> FileSource:
+    """The file of a disk that has one."""
+    assert disk.source is not None
+    return disk.source
 
 
 def nic(name: str, model: NicModel = NicModel.VIRTIO, *, number: int = 1, backend: NetBackend = ISOLATED) -> Nic:
@@ -74,8 +90,26 @@ def nic(name: str, model: NicModel = NicModel.VIRTIO, *, number: int = 1, backen
         backend=backend,
         queues=1,
         link_up=True,
+        bandwidth=None,
         boot_order=None,
         tap=None,
+    )
+
+
+def memory(boot_bytes: int) -> Memory:
+    """Memory that cannot grow."""
+    return Memory(boot_bytes=boot_bytes, max_bytes=boot_bytes, virtio_mem=None, dimms=())
+
+
+def growing(machine: Machine) -> Machine:
+    """Twice the CPUs may come, and three times the memory: by virtio-mem, and half of that asked for."""
+    boot = machine.memory.boot_bytes
+    grown = VirtioMem(max_bytes=3 * boot, block_bytes=2 * MIB, requested_bytes=3 * boot // 2)
+    count = machine.cpu.count
+    return replace(
+        machine,
+        cpu=replace(machine.cpu, max_count=2 * count, sockets=2 * machine.cpu.sockets),
+        memory=Memory(boot_bytes=boot, max_bytes=4 * boot, virtio_mem=grown, dimms=()),
     )
 
 
@@ -90,8 +124,8 @@ def bare(family: Family, firmware: FirmwareType = FirmwareType.BIOS) -> Machine:
         firmware=firmware,
         firmware_image="OVMF_CODE_4M.fd" if firmware is FirmwareType.UEFI else None,
         kernel=None,
-        cpu=Cpu(count=2, sockets=1, cores=2, threads=1, model="qemu64-v1"),
-        memory_bytes=128 * MIB,
+        cpu=Cpu(count=2, max_count=2, sockets=1, cores=2, threads=1, model="qemu64-v1"),
+        memory=memory(128 * MIB),
         disks=(),
         networks=(),
         rng=False,
@@ -129,9 +163,7 @@ def laid_out(
     requests = pci_requests(
         disks=machine.disks,
         networks=machine.networks,
-        rng=machine.rng,
-        balloon=machine.balloon,
-        watchdog=machine.watchdog is not None,
+        small=small(machine),
         explicit=explicit or {},
     )
     layout = place(
@@ -144,6 +176,17 @@ def laid_out(
     return replace(machine, pci=layout)
 
 
+def small(machine: Machine) -> frozenset[DeviceKind]:
+    """The small devices of the machine that have an address."""
+    there = {
+        DeviceKind.RNG: machine.rng,
+        DeviceKind.BALLOON: machine.balloon,
+        DeviceKind.WATCHDOG: machine.watchdog is not None,
+        DeviceKind.MEMORY: machine.memory.virtio_mem is not None,
+    }
+    return frozenset(kind for kind, present in there.items() if present)
+
+
 def family(machine: Machine) -> Family:
     return Family.Q35 if "q35" in machine.machine_type else Family.PC
 
@@ -153,7 +196,7 @@ def with_disks_on(bus: DiskBus, machine: Machine) -> Machine:
     has_units = bus in (DiskBus.SCSI, DiskBus.SATA)
     first, second = (disk(name, bus, unit=index if has_units else None) for index, name in enumerate(("root", "data")))
     if has_units:
-        source = replace(second.source, image="data.iso", format=ImageFormat.RAW)
+        source = replace(file_of(second), image="data.iso", format=ImageFormat.RAW)
         second = replace(second, cdrom=True, read_only=True, source=source)
     return replace(machine, disks=(replace(first, boot_order=1), second))
 

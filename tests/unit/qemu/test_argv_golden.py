@@ -10,6 +10,7 @@ from guestlet.qemu.commandline import build_argv
 from guestlet.qemu.machine import (
     Accelerator,
     BridgeNet,
+    Dimm,
     DiskBus,
     FileSource,
     FirmwareType,
@@ -19,7 +20,20 @@ from guestlet.qemu.machine import (
     Machine,
     NicModel,
 )
-from unit.qemu.sample_machines import PATHS, bare, complete, disk, laid_out, largest, nic, with_disks_on, with_network
+from unit.qemu.sample_machines import (
+    MIB,
+    PATHS,
+    bare,
+    complete,
+    disk,
+    empty_drive,
+    growing,
+    laid_out,
+    largest,
+    nic,
+    with_disks_on,
+    with_network,
+)
 
 Golden = Callable[[str, str], None]
 
@@ -62,6 +76,28 @@ def test_a_machine_with_nothing_on_kvm(golden: Golden, family: Family) -> None:
     machine = replace(bare(family), accelerator=Accelerator.KVM, tb_size_mib=None)
 
     golden(f"argv/{family}-bare-kvm.txt", written(laid_out(machine)))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_machine_that_may_grow(golden: Golden, family: Family) -> None:
+    golden(f"argv/{family}-growing.txt", written(laid_out(growing(bare(family)))))
+
+
+def test_memory_modules_that_were_plugged_come_back_where_the_machine_is_built_again(golden: Golden) -> None:
+    machine = growing(bare(Family.Q35))
+    modules = tuple(Dimm(slot=slot, size_bytes=128 * MIB) for slot in (0, 3))
+    memory = replace(machine.memory, virtio_mem=None, dimms=modules)
+
+    golden("argv/q35-memory-modules.txt", written(laid_out(replace(machine, memory=memory))))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_empty_drives_and_controllers_that_outlived_their_disks(golden: Golden, family: Family) -> None:
+    drives = tuple(empty_drive(f"cd-{bus.lower()}", bus) for bus in (DiskBus.SATA, DiskBus.SCSI))
+    gone = (disk("gone", DiskBus.SATA, unit=6),)
+    machine = laid_out(replace(bare(family), disks=(*drives, *gone)))
+
+    golden(f"argv/{family}-empty-drives.txt", written(replace(machine, disks=drives)))
 
 
 def test_a_kernel_an_overlay_an_iothread_and_a_tap_with_queues(golden: Golden) -> None:

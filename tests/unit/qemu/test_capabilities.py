@@ -53,6 +53,11 @@ def test_every_recording_answers_every_query() -> None:
         assert list(recorded_replies(version)) == [name for name, _, _ in QUERIES]
 
 
+def test_both_can_plug_memory(capabilities: Capabilities) -> None:
+    assert {"virtio-mem-pci", "pc-dimm"} <= capabilities.devices
+    assert "memory-backend-ram" in capabilities.objects
+
+
 @pytest.mark.parametrize("name", ["Nehalem", "Westmere", "qemu64"])
 def test_a_model_is_resolved_to_a_version_that_means_the_same_for_ever(capabilities: Capabilities, name: str) -> None:
     assert capabilities.versioned_model(name) == f"{name}-v1"

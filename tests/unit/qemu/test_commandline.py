@@ -12,14 +12,21 @@ from guestlet.qemu.machine import (
     AioMode,
     BridgeNet,
     CacheMode,
+    Dimm,
     DiskBus,
     FirmwareType,
     HostPaths,
     KernelBoot,
     Machine,
+    Memory,
     TapNet,
 )
-from unit.qemu.sample_machines import NOTHING, PATHS, bare, complete, disk, laid_out, nic
+from guestlet.qemu.sections.memory import address_bytes, may_grow
+from guestlet.qemu.sections.network import backend_option
+from guestlet.qemu.sections.storage import block_nodes, controller_options, iothread_option, node_names
+from unit.qemu.sample_machines import MIB, NOTHING, PATHS, bare, complete, disk, empty_drive, laid_out, nic
+
+GIB = 1024 * MIB
 
 BRIDGED = replace(nic("lan", backend=BridgeNet(bridge="br0")), queues=2)
 
@@ -120,3 +127,52 @@ def test_a_description_that_lacks_something_is_broken_not_half_started() -> None
     ):
         with pytest.raises(Broken):
             build_argv(wrong, paths)
+
+
+def test_a_running_qemu_is_given_descriptors_by_their_names() -> None:
+    one, two = replace(BRIDGED, queues=1), BRIDGED
+
+    assert backend_option(one, ("net-lan.0",))["fd"] == "net-lan.0"
+    assert backend_option(two, ("net-lan.0", "net-lan.1"))["fds"] == "net-lan.0:net-lan.1"
+    with pytest.raises(Broken, match="1 tap descriptors for 2 queues"):
+        backend_option(two, ("net-lan.0",))
+
+
+def test_networks_that_stay_are_written_the_same_when_one_goes() -> None:
+    networks = tuple(nic(name, number=number) for number, name in enumerate(("a", "b", "c")))
+    before = laid_out(replace(bare(Family.Q35), networks=networks))
+    after = laid_out(replace(before, networks=(networks[0], networks[2])), previous=before.pci)
+
+    assert set(build_argv(after, PATHS)) <= set(build_argv(before, PATHS))
+
+
+def test_a_controller_stays_when_its_last_disk_is_gone() -> None:
+    scsi, sata = disk("a", DiskBus.SCSI, unit=0), disk("b", DiskBus.SATA, unit=7)
+    machine = laid_out(replace(bare(Family.PC), disks=(scsi, sata)))
+
+    assert controller_options(replace(machine, disks=())) == controller_options(machine)
+    assert [each["id"] for each in controller_options(machine)] == ["scsi", "sata-1"]
+
+
+def test_a_disk_has_an_iothread_of_its_own_on_virtio_and_that_of_its_controller_on_scsi() -> None:
+    asks = {bus: replace(disk("d", bus, unit=0), io_thread=True) for bus in (DiskBus.VIRTIO, DiskBus.SCSI)}
+
+    assert iothread_option(asks[DiskBus.VIRTIO]) == {"qom-type": "iothread", "id": "iothread-d"}
+    assert iothread_option(asks[DiskBus.SCSI]) == {"qom-type": "iothread", "id": "scsi-iothread"}
+    assert iothread_option(disk("d")) is None
+
+
+def test_an_empty_drive_has_no_nodes() -> None:
+    drive = empty_drive("cd", DiskBus.SATA)
+
+    assert (block_nodes(drive, PATHS), node_names(drive)) == ((), ())
+
+
+def test_a_machine_that_cannot_grow_has_no_room_for_it_and_one_with_modules_has() -> None:
+    fixed = Memory(boot_bytes=GIB, max_bytes=GIB, virtio_mem=None, dimms=())
+    found = replace(fixed, max_bytes=2 * GIB, dimms=(Dimm(slot=0, size_bytes=GIB),))
+
+    assert not may_grow(fixed)
+    assert may_grow(found)
+    assert address_bytes(fixed) == GIB
+    assert address_bytes(found) == 3 * GIB

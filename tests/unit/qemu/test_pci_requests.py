@@ -20,9 +20,7 @@ def test_disks_networks_controllers_then_the_small_devices_in_spec_order() -> No
             disk("c", DiskBus.SATA, unit=0),
         ),
         networks=(nic("old", NicModel.E1000), nic("lan")),
-        rng=True,
-        balloon=True,
-        watchdog=True,
+        small=frozenset({DeviceKind.RNG, DeviceKind.BALLOON, DeviceKind.WATCHDOG, DeviceKind.MEMORY}),
         explicit={"nic-lan": parse_address("pcie.0:05.0")},
     )
 
@@ -37,6 +35,7 @@ def test_disks_networks_controllers_then_the_small_devices_in_spec_order() -> No
         "rng",
         "balloon",
         "watchdog",
+        "memory",
     ]
     assert {each.id for each in requests if each.conventional} == {"nic-old", "sata", "sata-1", "watchdog"}
     assert {each.id: str(each.explicit) for each in requests if each.explicit} == {"nic-lan": "pcie.0:05.0"}
@@ -44,4 +43,4 @@ def test_disks_networks_controllers_then_the_small_devices_in_spec_order() -> No
 
 
 def test_a_machine_with_nothing_asks_for_nothing() -> None:
-    assert pci_requests(disks=(), networks=(), rng=False, balloon=False, watchdog=False, explicit={}) == ()
+    assert pci_requests(disks=(), networks=(), small=frozenset(), explicit={}) == ()

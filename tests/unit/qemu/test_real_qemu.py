@@ -10,9 +10,9 @@ import pytest
 
 from guestlet.pci.address import parse_address
 from guestlet.pci.compare import compare
-from guestlet.pci.controllers import Venue, slots_of
 from guestlet.pci.layout import DeviceBus, Family, hotplug_ports_free
 from guestlet.pci.observed import Numbered, guest_addresses
+from guestlet.pci.venues import Venue, slots_of
 from guestlet.qemu import commands
 from guestlet.qemu.commands import Command
 from guestlet.qemu.machine import (
@@ -200,8 +200,8 @@ async def test_overlays_iothreads_and_the_longest_names(build: QemuBuild) -> Non
 async def test_a_link_is_pulled_before_the_guest_runs(build: QemuBuild) -> None:
     machine = laid_out(replace(bare(Family.Q35), networks=(nic("lan"),)))
     async with frozen(build, machine) as qemu:
-        await send(qemu, commands.set_link("lan", up=False))
-        await send(qemu, commands.set_link("lan", up=True))
+        await send(qemu, commands.set_link("nic-lan", up=False))
+        await send(qemu, commands.set_link("nic-lan", up=True))
 
 
 async def test_what_qemu_says_of_itself_can_be_read(build: QemuBuild) -> None:

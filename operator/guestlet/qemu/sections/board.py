@@ -1,11 +1,10 @@
 """The mainboard: machine type, accelerator, processors, memory, clock, and what the board does on events."""
 
-from guestlet.pci.controllers import Family, family_of
+from guestlet.pci.controllers import Family
 from guestlet.pci.layout import DeviceKind
 from guestlet.qemu.machine import Accelerator, FirmwareType, Machine, WatchdogAction
-from guestlet.qemu.options import json_option, key_values, word
-
-_MEMORY_BACKEND = "ram"
+from guestlet.qemu.options import key_values, word
+from guestlet.qemu.sections.memory import BOOT_MEMORY, memory_args
 
 _WATCHDOG_ACTION = {
     WatchdogAction.RESET: "reset",
@@ -18,7 +17,7 @@ _WATCHDOG_ACTION = {
 def board_args(machine: Machine) -> list[str]:
     """Everything that QEMU makes before the first device."""
     return [
-        *_memory_args(machine),
+        *memory_args(machine),
         *("-machine", _machine_option(machine)),
         *("-accel", _accelerator_option(machine)),
         *("-cpu", word(machine.cpu.model)),
@@ -27,12 +26,6 @@ def board_args(machine: Machine) -> list[str]:
         *_suspend_args(machine),
         *("-action", _action_option(machine)),
     ]
-
-
-def _memory_args(machine: Machine) -> list[str]:
-    size = machine.memory_bytes
-    backend = json_option({"qom-type": "memory-backend-ram", "id": _MEMORY_BACKEND, "size": size})
-    return ["-object", backend, "-m", f"size={size}B"]
 
 
 def _machine_option(machine: Machine) -> str:
@@ -45,7 +38,7 @@ def _machine_option(machine: Machine) -> str:
         hpet=False,  # kvmclock and the TSC are better; must be equal on both sides of a migration
         sata=_chipset_sata(machine),
         dump_guest_core=False,
-        memory_backend=_MEMORY_BACKEND,
+        memory_backend=BOOT_MEMORY,
         pflash0="firmware-code" if uefi else None,
         pflash1="firmware-vars" if uefi else None,
     )
@@ -53,7 +46,7 @@ def _machine_option(machine: Machine) -> str:
 
 def _chipset_sata(machine: Machine) -> bool | None:
     """Whether q35's own AHCI is there: only when the layout says so, so that the guest has nothing unrecorded."""
-    if family_of(machine.pci.controllers) is not Family.Q35:
+    if machine.pci.family is not Family.Q35:
         return None
     return any(each.kind is DeviceKind.SATA for each in machine.pci.devices)
 
@@ -68,12 +61,12 @@ def _accelerator_option(machine: Machine) -> str:
 
 def _topology_option(machine: Machine) -> str:
     cpu = machine.cpu
-    return key_values(cpus=cpu.count, maxcpus=cpu.count, sockets=cpu.sockets, cores=cpu.cores, threads=cpu.threads)
+    return key_values(cpus=cpu.count, maxcpus=cpu.max_count, sockets=cpu.sockets, cores=cpu.cores, threads=cpu.threads)
 
 
 def _suspend_args(machine: Machine) -> list[str]:
     """No S3, no S4: a suspended guest would look paused by somebody and nothing could wake it."""
-    chip = "ICH9-LPC" if family_of(machine.pci.controllers) is Family.Q35 else "PIIX4_PM"
+    chip = "ICH9-LPC" if machine.pci.family is Family.Q35 else "PIIX4_PM"
     return ["-global", f"{chip}.disable_s3=1", "-global", f"{chip}.disable_s4=1"]
 
 

@@ -17,7 +17,7 @@ from guestlet.qemu.machine import (
     TapNet,
     UserNet,
 )
-from guestlet.qemu.names import net_backend, nic_device
+from guestlet.qemu.names import hub, net_backend, nic_device
 from guestlet.qemu.options import OptionValue, json_option
 from guestlet.qemu.sections.buses import placement
 
@@ -30,14 +30,18 @@ _PROTOCOL = {Protocol.TCP: "tcp", Protocol.UDP: "udp"}
 def network_args(machine: Machine, paths: HostPaths) -> list[str]:
     """Backends before the devices that name them, in the order of the machine."""
     args = []
-    for index, nic in enumerate(machine.networks):
-        args += ["-netdev", json_option(backend_option(nic, paths, hub=index + 1))]
+    for nic in machine.networks:
+        descriptors = tuple(str(each) for each in paths.tap_fds.get(nic.name, ()))
+        args += ["-netdev", json_option(backend_option(nic, descriptors))]
         args += ["-device", json_option(nic_option(machine, nic))]
     return args
 
 
-def backend_option(nic: Nic, paths: HostPaths, *, hub: int) -> Option:
-    """The interface's ``-netdev``; ``netdev_add`` takes the same. ``hub`` numbers the hub of an isolated one.
+def backend_option(nic: Nic, descriptors: tuple[str, ...]) -> Option:
+    """The interface's ``-netdev``; ``netdev_add`` takes the same.
+
+    ``descriptors``, one a queue of a tap: their numbers in a QEMU that inherits them, or the names that ``getfd`` gave
+    them in a running one; anything but a tap needs none.
 
     Raises:
         Broken: ``HostFailure`` when a tap's descriptors are not as many as its queues.
@@ -50,9 +54,9 @@ def backend_option(nic: Nic, paths: HostPaths, *, hub: int) -> Option:
                 option["hostfwd"] = tuple({"str": _forward(each)} for each in forwards)
             return option
         case BridgeNet() | TapNet():
-            return {"type": "tap", "id": backend, **_descriptors(nic, paths), "vhost": False}
+            return {"type": "tap", "id": backend, **_descriptors(nic, descriptors), "vhost": False}
         case IsolatedNet():
-            return {"type": "hubport", "id": backend, "hubid": hub}
+            return {"type": "hubport", "id": backend, "hubid": hub(nic.name)}
 
 
 def nic_option(machine: Machine, nic: Nic) -> Option:
@@ -75,13 +79,11 @@ def nic_option(machine: Machine, nic: Nic) -> Option:
     return option
 
 
-def _descriptors(nic: Nic, paths: HostPaths) -> Option:
-    fds = paths.tap_fds.get(nic.name, ())
-    if len(fds) != nic.queues:
-        raise Broken(Reason.HOST_FAILURE, f"network {nic.name}: {len(fds)} tap descriptors for {nic.queues} queues")
-    if len(fds) == 1:
-        return {"fd": str(fds[0])}
-    return {"fds": ":".join(str(each) for each in fds)}
+def _descriptors(nic: Nic, descriptors: tuple[str, ...]) -> Option:
+    count = len(descriptors)
+    if count != nic.queues:
+        raise Broken(Reason.HOST_FAILURE, f"network {nic.name}: {count} tap descriptors for {nic.queues} queues")
+    return {"fd": descriptors[0]} if count == 1 else {"fds": ":".join(descriptors)}
 
 
 def _forward(forward: HostForward) -> str:

@@ -5,7 +5,8 @@ Nothing here is probed: every node's format and backing node are said, so that n
 
 from guestlet.api.reasons import Reason
 from guestlet.errors import Broken
-from guestlet.pci.controllers import Family, family_of
+from guestlet.pci.controllers import CHIPSET_SATA
+from guestlet.pci.layout import DeviceKind
 from guestlet.qemu.machine import (
     AioMode,
     CacheMode,
@@ -18,6 +19,7 @@ from guestlet.qemu.machine import (
 )
 from guestlet.qemu.names import (
     SATA_PORTS,
+    SCSI_CONTROLLER,
     SCSI_IOTHREAD,
     backing_node,
     disk_device,
@@ -59,12 +61,14 @@ def storage_args(machine: Machine, paths: HostPaths) -> list[str]:
 
 
 def block_nodes(disk: Disk, paths: HostPaths) -> tuple[Option, ...]:
-    """The disk's nodes, lower ones first: backing file, backing format, file, format.
+    """The disk's nodes, lower ones first: backing file, backing format, file, format; none of an empty drive.
 
     Raises:
         Broken: ``HostFailure`` when a backing image has no format or its pool no path.
     """
     source = disk.source
+    if source is None:
+        return ()
     top = disk_node(disk.name)
     path = image_path(paths, source.pool, source.image)
     read_only = disk.read_only or disk.cdrom
@@ -78,6 +82,14 @@ def block_nodes(disk: Disk, paths: HostPaths) -> tuple[Option, ...]:
         *_image(disk, backing_path, _layer(below, source.backing_format, backing=None), read_only=True),
         *_image(disk, path, _layer(top, source.format, backing=below), read_only=read_only),
     )
+
+
+def node_names(disk: Disk) -> tuple[str, ...]:
+    """The node-names of ``block_nodes``, in its order."""
+    if disk.source is None:
+        return ()
+    below = () if disk.source.backing_image is None else (backing_node(disk.name),)
+    return tuple(name for each in (*below, disk_node(disk.name)) for name in (protocol_node(each), each))
 
 
 def _layer(node: str, image_format: ImageFormat, *, backing: str | None) -> Option:
@@ -103,7 +115,10 @@ def _image(disk: Disk, path: str, layer: Option, *, read_only: bool) -> tuple[Op
 def disk_option(machine: Machine, disk: Disk) -> Option:
     """The disk's ``-device``; ``device_add`` takes the same."""
     option = _front_end(machine, disk)
-    option |= {"id": disk_device(disk.name), "drive": disk_node(disk.name), "serial": disk.serial}
+    option["id"] = disk_device(disk.name)
+    if disk.source is not None:  # a cdrom drive may be empty
+        option["drive"] = disk_node(disk.name)
+    option["serial"] = disk.serial
     option["write-cache"] = "on" if disk.cache in _WRITE_CACHE else "off"
     if disk.bus is not DiskBus.NVME:  # its model has no error policy: errors go to the guest
         option |= {"werror": "stop", "rerror": "stop"}
@@ -121,7 +136,7 @@ def _front_end(machine: Machine, disk: Disk) -> Option:
             return {"driver": "nvme", **placement(machine.pci, disk_device(disk.name))}
         case DiskBus.SCSI:
             driver = "scsi-cd" if disk.cdrom else "scsi-hd"
-            return {"driver": driver, "bus": "scsi.0", "channel": 0, "scsi-id": _unit(disk), "lun": 0}
+            return {"driver": driver, "bus": f"{SCSI_CONTROLLER}.0", "channel": 0, "scsi-id": _unit(disk), "lun": 0}
         case DiskBus.SATA:
             return {"driver": "ide-cd" if disk.cdrom else "ide-hd", "bus": _sata_bus(machine, _unit(disk))}
 
@@ -134,17 +149,32 @@ def _unit(disk: Disk) -> int:
 
 def _sata_bus(machine: Machine, unit: int) -> str:
     controller = sata_controller(unit)
-    if controller == "sata" and family_of(machine.pci.controllers) is Family.Q35:
+    if _is_chipset(machine, controller):
         controller = "ide"  # the chipset's own AHCI, which takes no id of ours
     return f"{controller}.{unit % SATA_PORTS}"
 
 
+def _is_chipset(machine: Machine, controller: str) -> bool:
+    """Whether it is q35's own AHCI, which QEMU makes by itself; a guest that was adopted may have another beside it."""
+    return any(each.id == controller and each.address == CHIPSET_SATA for each in machine.pci.devices)
+
+
+def iothread_option(disk: Disk) -> Option | None:
+    """The object of the iothread that the disk asks for, ``None`` when it asks for none; ``object-add`` takes the same.
+
+    A SCSI disk has none of its own: its controller has one for all of them.
+    """
+    if not disk.io_thread:
+        return None
+    name = SCSI_IOTHREAD if disk.bus is DiskBus.SCSI else iothread(disk.name)
+    return {"qom-type": "iothread", "id": name}
+
+
 def _iothread_args(machine: Machine) -> list[str]:
-    names = [each.name for each in machine.disks if each.io_thread and each.bus is DiskBus.VIRTIO]
-    threads = [iothread(each) for each in names]
-    if _scsi_io_thread(machine):
-        threads.append(SCSI_IOTHREAD)
-    return [arg for each in threads for arg in ("-object", json_option({"qom-type": "iothread", "id": each}))]
+    own = [iothread_option(each) for each in machine.disks if each.bus is DiskBus.VIRTIO]
+    shared = [iothread_option(each) for each in machine.disks if each.bus is DiskBus.SCSI and each.io_thread]
+    options = (*own, *shared[:1])
+    return [arg for each in options if each is not None for arg in ("-object", json_option(each))]
 
 
 def _scsi_io_thread(machine: Machine) -> bool:
@@ -152,11 +182,33 @@ def _scsi_io_thread(machine: Machine) -> bool:
 
 
 def _controller_args(machine: Machine) -> list[str]:
+    return [arg for each in controller_options(machine) for arg in ("-device", json_option(each))]
+
+
+def controller_options(machine: Machine) -> tuple[Option, ...]:
+    """The controllers of SCSI and SATA disks; ``device_add`` takes the same.
+
+    Those that have a place in the layout, because a controller stays when its last disk was unplugged.
+
+    Raises:
+        Broken: ``InvalidSpec`` when a disk's controller has no place.
+    """
     options: list[Option] = []
-    if any(each.bus is DiskBus.SCSI for each in machine.disks):
-        scsi: Option = {"driver": "virtio-scsi-pci", "id": "scsi", **placement(machine.pci, "scsi")}
-        options.append({**scsi, "iothread": SCSI_IOTHREAD} if _scsi_io_thread(machine) else scsi)
-    for name in dict.fromkeys(sata_controller(_unit(each)) for each in machine.disks if each.bus is DiskBus.SATA):
-        if name != "sata" or family_of(machine.pci.controllers) is Family.PC:
+    placed = machine.pci.devices
+    if any(each.kind is DeviceKind.SCSI for each in placed) or any(each.bus is DiskBus.SCSI for each in machine.disks):
+        options.append(scsi_controller_option(machine))
+    used = (sata_controller(_unit(each)) for each in machine.disks if each.bus is DiskBus.SATA)
+    for name in dict.fromkeys((*used, *(each.id for each in placed if each.kind is DeviceKind.SATA))):
+        if not _is_chipset(machine, name):
             options.append({"driver": "ich9-ahci", "id": name, **placement(machine.pci, name)})
-    return [arg for each in options for arg in ("-device", json_option(each))]
+    return tuple(options)
+
+
+def scsi_controller_option(machine: Machine) -> Option:
+    """The controller of the SCSI disks; ``device_add`` takes the same.
+
+    Raises:
+        Broken: ``InvalidSpec`` when it has no place.
+    """
+    option: Option = {"driver": "virtio-scsi-pci", "id": SCSI_CONTROLLER, **placement(machine.pci, SCSI_CONTROLLER)}
+    return {**option, "iothread": SCSI_IOTHREAD} if _scsi_io_thread(machine) else option

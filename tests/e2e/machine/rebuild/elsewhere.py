@@ -15,7 +15,8 @@ from guestlet.qemu.machine import HostPaths, Machine
 
 def other_node(machine: Machine) -> HostPaths:
     """Paths of a node that has nothing in common with the first; a space and a comma because they may be there."""
-    pools = {disk.source.pool for disk in machine.disks} | ({machine.kernel.pool} if machine.kernel else set())
+    pools = {disk.source.pool for disk in machine.disks if disk.source}
+    pools |= {machine.kernel.pool} if machine.kernel else set()
     taps = [nic for nic in machine.networks if nic.tap is not None]
     return HostPaths(
         binary="/opt/other/qemu",

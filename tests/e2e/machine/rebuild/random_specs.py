@@ -51,9 +51,13 @@ def machine_fields(random: Random, prefix: str) -> Spec:
     }
 
 
-def random_edit(random: Random, prefix: str, spec: Object) -> Spec:
-    """An edit of a few fields; lists are replaced as a whole, as a merge patch does."""
+def random_edit(random: Random, prefix: str, found: Object) -> Spec:
+    """An edit of a few fields that wait for a restart; lists are replaced as a whole, as a merge patch does."""
+    now = _object(found["spec"])
     fields = machine_fields(random, f"{prefix}-next")
+    # Disks and networks that come or go would be plugged: those that are there are changed in what they are.
+    fields["disks"] = [{**each, "discard": random.choice(("Unmap", "Ignore"))} for each in _objects(now, "disks")]
+    fields["networks"] = [{**each, "model": random.choice(("Virtio", "E1000"))} for each in _objects(now, "networks")]
     chosen = random.sample(sorted(fields), random.randrange(1, 4))
     # A merge patch keeps what it does not name: an absent watchdog is said with null.
     devices = {"watchdog": None, **_object(fields["devices"])}
@@ -115,6 +119,12 @@ def _network(random: Random, index: int) -> Spec:
 
 def _half(random: Random) -> bool:
     return random.random() < 0.5
+
+
+def _objects(spec: Spec, field: str) -> list[Spec]:
+    found = spec.get(field, [])
+    assert isinstance(found, list)
+    return [_object(each) for each in found]
 
 
 def _object(value: object) -> Spec:

@@ -1,0 +1,1 @@
+"""A description of a running QEMU that has none, from its own answers. Pure."""
